@@ -1,0 +1,49 @@
+"""`python -m bench`: see that all packages are there, then run."""
+
+from __future__ import annotations
+
+import importlib.util
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from .options import Options, parse
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+NEEDED = ("h11", "psutil", "requests", "rich", "trustme")
+NEEDED_TO_PLOT = ("matplotlib",)
+# Exit status, besides those of run.py.
+BAD_START, INTERRUPTED, TERMINATED = 2, 130, 143
+
+
+def missing(options: Options) -> list[str]:
+    """Packages that this run needs and that are not installed."""
+    needed = NEEDED + (NEEDED_TO_PLOT if options.plot else ())
+    return [package for package in needed if importlib.util.find_spec(package) is None]
+
+
+def terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a signal handler
+    """Unwind, so that children and temporary files are cleared away."""
+    sys.exit(TERMINATED)
+
+
+def main() -> int:
+    """Returns the exit status: 0, 1 (--flat: not flat), 2 (a bad start, or a promise of delivery that was broken)."""
+    options = parse(sys.argv[1:])
+    if packages := missing(options):
+        print(f"bench needs {', '.join(packages)}: pip install -e '.[bench]'", file=sys.stderr)
+        return BAD_START
+    from .run import run  # noqa: PLC0415 - imports the packages looked for above
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        return run(options)
+    except KeyboardInterrupt:
+        print("interrupted; nothing is left running", file=sys.stderr)
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

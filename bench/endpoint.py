@@ -1,0 +1,97 @@
+"""The same comparison against the user's own endpoint, where nobody counts what arrives."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from . import floor
+from .contenders import CONTENDERS, LINGER, Contender, Target
+from .measure import Lane, row_of
+from .payload import payload
+from .processes import WorkerProcess, python
+from .results import Row, Table
+from .scenarios import Scenario
+from .worker import Assignment
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable
+    from pathlib import Path
+
+# Posts per second, all contenders together: a comparison, not a load test.
+RATE = 50
+
+
+def target_of(url: str) -> Target:
+    """What the workers need to know of a URL; ValueError says what is wrong with it."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"--url needs http://… or https://…, not {url!r}")
+    if parts.username is not None:
+        raise ValueError("--url: leave the credentials out, not every contender would send them")
+    tls = parts.scheme == "https"
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return Target(url, parts.hostname, parts.port or (443 if tls else 80), path, tls, None)
+
+
+def contenders_for(target: Target, floor_program: Path | str) -> list[Contender]:
+    """Who can post there."""
+    return [
+        contender
+        for contender in CONTENDERS
+        if (contender.over_tls if target.tls else contender.plain)
+        and (contender.make or not isinstance(floor_program, str))
+    ]
+
+
+def plan(target: Target, posts: int, floor_program: Path | str) -> str:
+    """Exactly what would be sent."""
+    names = [contender.name for contender in contenders_for(target, floor_program)]
+    return (
+        f"This sends {posts * len(names)} POST requests to {target.url}: {posts} by each of {', '.join(names)}; "
+        f"in random order, at most {RATE} a second. Each body is JSON, with a number of its own as id: "
+        f"{json.dumps(payload(0))}. Most are not waited for; rawfnf answered waits for up to {LINGER:g} s each. "
+        "What arrives is not known here."
+    )
+
+
+def measure(
+    target: Target, posts: int, floor_program: Path | str, chooser: random.Random, tick: Callable[[int], None]
+) -> Table:
+    """Post so many times with each contender, one post at a time."""
+    with ExitStack() as stack:
+        lanes = []
+        for contender in contenders_for(target, floor_program):
+            assignment = Assignment(contender.name, target, form=False, counters="", slot=0)
+            command = (
+                python("worker", assignment.to_json())
+                if isinstance(floor_program, str) or contender.make
+                else floor.arguments(floor_program, assignment)
+            )
+            lanes.append(Lane(contender, stack.enter_context(WorkerProcess(command)), form=False))
+        for lane in lanes:
+            lane.is_ready()
+        post_all(lanes, posts, chooser, tick)
+        for lane in lanes:
+            lane.leave()
+        rows = [row_of(lane, None, cold_posts=0) for lane in lanes]
+    if isinstance(floor_program, str):
+        rows.insert(0, Row(CONTENDERS[0].name, f"missing: {floor_program}"))
+    return Table(Scenario("url", target.url, most=posts), rows)
+
+
+def post_all(lanes: list[Lane], posts: int, chooser: random.Random, tick: Callable[[int], None]) -> None:
+    """Every lane posts once a round, in random order, no faster than RATE."""
+    order = list(lanes)
+    due = time.monotonic()
+    for number in range(posts):
+        chooser.shuffle(order)
+        for lane in order:
+            time.sleep(max(0.0, due - time.monotonic()))
+            due = time.monotonic() + 1 / RATE
+            lane.post(number, 1)
+        tick(number + 1)

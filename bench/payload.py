@@ -1,0 +1,46 @@
+"""What is posted: a reading whose id differs in every post, so that no two bodies have the same hash."""
+
+from __future__ import annotations
+
+import json
+from typing import TypedDict
+from urllib.parse import urlencode
+
+Payload = dict[str, str]
+
+
+class Body(TypedDict, total=False):
+    """The payload under the keyword that rawfnf and requests share: exactly one of the two is set."""
+
+    json: Payload
+    data: Payload
+
+
+def payload(number: int) -> Payload:
+    """The payload of post `number`: 100 bytes as compact JSON."""
+    return {
+        "device": "boiler-07",
+        "id": f"{number:010d}",
+        "celsius": "71.25",
+        "note": "counted and hashed on the server",
+    }
+
+
+def body(number: int, *, form: bool) -> Body:
+    """The payload of post `number` as keyword argument of a post function."""
+    return {"data": payload(number)} if form else {"json": payload(number)}
+
+
+def form_encoded(content: Payload) -> bytes:
+    """The bytes of `data={...}`, as requests and rawfnf encode it."""
+    return urlencode(content).encode()
+
+
+def compact_json(content: Payload) -> bytes:
+    """The bytes of `json={...}` as rawfnf encodes it."""
+    return json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def spaced_json(content: Payload) -> bytes:
+    """The bytes of `json={...}` as requests encodes it: json.dumps with its default separators."""
+    return json.dumps(content).encode()

@@ -1,0 +1,299 @@
+"""The embedded receiver: takes requests in, counts and hashes their bodies, and answers after a delay.
+
+It runs as a process of its own, `python -m bench.receiver COUNTERS CERTIFICATE`, and obeys lines of JSON on standard
+input until that ends. Each contender of each scenario gets a listener of its own, so that a connection that says
+nothing at all is still known to be that contender's.
+
+It is a forgiving server: a FIN after the request does not make it drop the request, and a client that is gone does not
+stop its work. Many servers are not like that (facts.md), which is why this receiver alone cannot show what arrives in
+practice. It is one non-blocking loop without asyncio: on two cores a slow receiver would be what is measured, and
+asyncio tells nothing of a TLS handshake that fails.
+
+A request that asks for it to be closed is accounted for once its client has ended the connection, another once it is
+taken in; and workers are told just before the loop sleeps. So every post finds the receiver in the same state, asleep.
+Otherwise a quick contender would meet it awake and be spared the wake-up that a slow one pays.
+
+The request is read by its Content-Length. h11 would take several times as long, and no contender sends chunks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import hashlib
+import heapq
+import itertools
+import json
+import re
+import selectors
+import socket
+import ssl
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
+
+from .counter import Counters
+
+if TYPE_CHECKING:
+    from .scenarios import TLSVersion
+
+BACKLOG = 4096
+READ_BYTES = 65536
+CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+CONNECTION_CLOSE = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+ANSWER_AND_CLOSE = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+NOTHING_YET = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+
+
+class Command(TypedDict, total=False):
+    """`listen` opens a listener for a slot; `due` counts its answers not yet given; `report` tells what arrived."""
+
+    listen: int
+    due: int
+    report: int
+    tls: TLSVersion | None
+    delay: float
+
+
+class Report(TypedDict):
+    """What arrived in one slot."""
+
+    bodies: dict[str, int]  # SHA-256 of each whole body: how often
+    broken: int  # connections that ended before a whole request
+
+
+class Request:
+    """What is read of one request: `take` returns its body once it is whole."""
+
+    def __init__(self) -> None:
+        self.read = b""
+        self.closes = False
+
+    def take(self) -> bytes | None:
+        """The body of the first whole request read, which is then forgotten; None: not whole yet."""
+        head, found, rest = self.read.partition(b"\r\n\r\n")
+        length = CONTENT_LENGTH.search(head)
+        size = int(length[1]) if length else 0
+        if not found or len(rest) < size:
+            return None
+        self.closes = CONNECTION_CLOSE.search(head) is not None
+        self.read = rest[size:]
+        return rest[:size]
+
+
+class Listener:
+    """One slot's listening socket, and what arrived through it."""
+
+    def __init__(self, slot: int, delay: float, context: ssl.SSLContext | None) -> None:
+        self.slot = slot
+        self.delay = delay
+        self.context = context
+        self.bodies: Counter[str] = Counter()
+        self.broken = 0
+        self.due = 0
+        self.socket = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
+        self.socket.settimeout(0)
+
+    def wrap(self, taken: socket.socket) -> socket.socket:
+        """An accepted socket, non-blocking, ready for its TLS handshake if there is to be one."""
+        taken.settimeout(0)
+        if self.context:
+            return self.context.wrap_socket(taken, server_side=True, do_handshake_on_connect=False)
+        return taken
+
+
+class Connection:
+    """One accepted connection; over TLS, reading it carries out the handshake."""
+
+    def __init__(self, sock: socket.socket, listener: Listener) -> None:
+        self.socket = sock
+        self.listener = listener
+        self.request = Request()
+        self.requests = 0
+        self.unanswered = 0
+        self.ended = False  # has the client ended its side?
+
+    def answer(self) -> None:
+        """Answer one request; half-close if it asked for that, and leave the close to the client's EOF.
+
+        A plain close() with bytes unread, such as a close_notify, would send RST and could destroy the answer.
+        """
+        self.unanswered -= 1
+        with contextlib.suppress(OSError):  # the client may be gone: it did not want the answer
+            self.socket.send(ANSWER_AND_CLOSE if self.request.closes else ANSWER)
+            if self.request.closes:
+                # SSLSocket.shutdown() would also forget its TLS state, and read what follows as if it were plain.
+                socket.socket.shutdown(self.socket, socket.SHUT_WR)
+
+    @property
+    def broken(self) -> bool:
+        """Did it end before a whole request? A connection that is merely reused no more is not broken."""
+        return bool(self.request.read) or not self.requests
+
+
+class Receiver:
+    """The loop: accepts, reads, and answers when an answer is due."""
+
+    def __init__(self, counters: Counters, certificate: Path) -> None:
+        self.counters = counters
+        self.certificate = certificate
+        self.selector = selectors.DefaultSelector()
+        self.listeners: dict[int, Listener] = {}
+        self.contexts: dict[TLSVersion, ssl.SSLContext] = {}
+        self.answers: list[tuple[float, int, Connection]] = []  # a heap by time due; the number keeps the order total
+        self.numbers = itertools.count()
+        self.settled: list[int] = []  # slots of what is accounted for, but not told yet
+        self.selector.register(sys.stdin.buffer, selectors.EVENT_READ, None)
+
+    def run(self) -> None:
+        """Serve until standard input ends."""
+        while True:
+            wait = max(0.0, self.answers[0][0] - time.monotonic()) if self.answers else None
+            self.tell_settled()
+            for key, _ in self.selector.select(wait):
+                if isinstance(key.data, Listener):
+                    self.accept(key.data)
+                elif isinstance(key.data, Connection):
+                    self.receive(key.data)
+                elif not self.obey():
+                    return
+            self.answer_due()
+
+    def tell_settled(self) -> None:
+        """Let the workers go on."""
+        for slot in self.settled:
+            self.counters.add_one(slot)
+        self.settled.clear()
+
+    def obey(self) -> bool:
+        """Carry out one command line; False at the end of input."""
+        line = sys.stdin.buffer.readline()
+        if not line:
+            return False
+        command: Command = json.loads(line)
+        reply: object
+        if "listen" in command:
+            reply = self.listen(command["listen"], command["delay"], command["tls"])
+        elif "due" in command:
+            reply = self.listeners[command["due"]].due
+        else:
+            listener = self.listeners[command["report"]]
+            reply = Report(bodies=listener.bodies, broken=listener.broken)
+        print(json.dumps(reply), flush=True)
+        return True
+
+    def listen(self, slot: int, delay: float, tls: TLSVersion | None) -> int:
+        """Open a listener; returns its port."""
+        listener = self.listeners[slot] = Listener(slot, delay, self.context(tls) if tls else None)
+        self.selector.register(listener.socket, selectors.EVENT_READ, listener)
+        port: int = listener.socket.getsockname()[1]
+        return port
+
+    def context(self, version: TLSVersion) -> ssl.SSLContext:
+        """A server context for exactly one version of TLS."""
+        if version not in self.contexts:
+            context = self.contexts[version] = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.minimum_version = context.maximum_version = VERSIONS[version]
+            context.load_cert_chain(self.certificate)
+        return self.contexts[version]
+
+    def accept(self, listener: Listener) -> None:
+        """Take in every connection that waits, and read at once: the request is mostly there already."""
+        while True:
+            try:
+                taken, _ = listener.socket.accept()
+            except BlockingIOError:
+                return
+            try:
+                connection = Connection(listener.wrap(taken), listener)
+            except OSError:
+                # Reset while it waited to be accepted: a TLS socket cannot be made of it.
+                self.count_broken(listener)
+                continue
+            self.selector.register(connection.socket, selectors.EVENT_READ, connection)
+            self.receive(connection)
+
+    def receive(self, connection: Connection) -> None:
+        """Read what there is, and take in each request that is whole."""
+        try:
+            while read := connection.socket.recv(READ_BYTES):
+                connection.request.read += read
+                while (body := connection.request.take()) is not None:
+                    self.take_in(connection, body)
+        except NOTHING_YET:
+            return
+        except OSError:
+            # Reset, or a TLS failure: nothing more will come, which is all that counts here.
+            pass
+        self.end(connection)
+
+    def take_in(self, connection: Connection, body: bytes) -> None:
+        """Count and hash one body, and answer it now or later."""
+        listener = connection.listener
+        listener.bodies[hashlib.sha256(body).hexdigest()] += 1
+        connection.requests += 1
+        connection.unanswered += 1
+        if listener.delay:
+            listener.due += 1
+            heapq.heappush(self.answers, (time.monotonic() + listener.delay, next(self.numbers), connection))
+        else:
+            connection.answer()
+        if not connection.request.closes:
+            self.settled.append(listener.slot)
+
+    def end(self, connection: Connection) -> None:
+        """The client has ended its side: close, unless an answer is still due."""
+        self.selector.unregister(connection.socket)
+        connection.ended = True
+        if connection.request.closes:
+            self.settled.append(connection.listener.slot)
+        elif connection.broken:
+            self.count_broken(connection.listener)
+        if not connection.unanswered:
+            connection.socket.close()
+
+    def count_broken(self, listener: Listener) -> None:
+        """A connection has ended before a whole request: it is accounted for all the same."""
+        listener.broken += 1
+        self.settled.append(listener.slot)
+
+    def answer_due(self) -> None:
+        """Give the answers whose time has come."""
+        now = time.monotonic()
+        while self.answers and self.answers[0][0] <= now:
+            connection = heapq.heappop(self.answers)[2]
+            connection.listener.due -= 1
+            connection.answer()
+            if connection.ended and not connection.unanswered:
+                connection.socket.close()
+
+
+def allow_many_descriptors() -> int | None:
+    """Raise the soft limit to the hard one and return it; None where there is no such limit."""
+    if sys.platform == "win32":
+        return None
+    import resource  # noqa: PLC0415 - exists on Unix only
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return None if hard == resource.RLIM_INFINITY else hard
+
+
+def main() -> None:
+    """Say how many descriptors there are, then serve."""
+    counters, certificate = map(Path, sys.argv[1:3])
+    # A pause of the collector would be measured as somebody's tail. Reference counts free what is made here.
+    gc.freeze()
+    gc.disable()
+    with Counters(counters) as shared:
+        receiver = Receiver(shared, certificate)
+        print(json.dumps(allow_many_descriptors()), flush=True)
+        receiver.run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,239 @@
+"""The tables on the terminal."""
+
+from __future__ import annotations
+
+import math
+from statistics import median
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Group
+from rich.table import Table as Grid
+from rich.text import Text
+
+from .contenders import FLOOR, TRICK
+from .stats import not_ranked, percentile, ratio
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console, RenderableType
+
+    from .flat import Flatness
+    from .results import Footprint, Goal, Row, Run, Table
+
+NOTHING = "-"
+PERCENTILES = (50, 99, 99.9, 100)
+ERROR_LENGTH = 120
+SMALLEST, LARGEST = 0.01, 9999
+UNITS = ((1e9, "s"), (1e6, "ms"), (1e3, "µs"))
+
+LEGEND = (
+    "delivered: bodies whole at the receiver with the right SHA-256 / posts that raised nothing, warm-up included. "
+    "p50 to max: how long the caller is held. CPU: user + system per post, median. ÷C: p50 ÷ the C socket loop's p50. "
+    "trick÷: the requests trick's p50 ÷ this p50. thr, fd: threads and descriptors left behind once all answers were "
+    "given. -: not measured, or too few posts to say. ✗: something was lost, doubled, altered or raised; the latency "
+    "is void."
+)
+CANNOT_TELL = """\
+- Loopback has no round trip and loses nothing; add your own.
+- The receiver is a forgiving one: it reads what has arrived and does not take a FIN for a client that is gone. nginx, \
+Envoy, Puma, Go and others do, and lose requests that were delivered here.
+- On loopback the sender's system call also carries the packets up to the receiver's socket and wakes it: the kernel's \
+work for both sides is in every row's time and CPU, and none of the receiver's own.
+- CPU is what the process used during the call; what a thread does for it afterwards is not in it. Each clock is read \
+twice around the call, which adds up to a microsecond to every row.
+- Posts are made one at a time, each when the receiver is done with the last: nothing is said about throughput.
+- Contenders have one core and the receiver another, where there are two; see the first post's time for what it costs \
+to come to a core whose caches are somebody else's."""
+
+CANNOT_TELL_OF_ENDPOINT = """\
+- What arrived: nobody counted. A latency is void until you have counted at your end; each body has an id of its own, \
+from 0, once per contender.
+- Posts are few, from one place, one at a time: nothing is said about throughput or other hours of the day.
+- Names are resolved by each contender in its own way and are part of its time, except for the C socket loop's."""
+
+
+def unit_of(ns: float) -> tuple[float, str]:
+    """The unit to show a time in, and its size in nanoseconds."""
+    return next((known for known in UNITS if ns >= known[0]), UNITS[-1])
+
+
+def three_digits(value: float) -> str:
+    """A positive number with three digits, at most two of them decimals."""
+    rounded = float(f"{value:.3g}")
+    decimals = 2 - math.floor(math.log10(rounded))
+    return f"{rounded:.{max(0, min(2, decimals))}f}" if rounded >= SMALLEST else f"<{SMALLEST}"
+
+
+def show_time(ns: float | None) -> str:
+    """A time with its unit."""
+    if ns is None:
+        return NOTHING
+    size, unit = unit_of(ns)
+    return three_digits(ns / size) + unit
+
+
+def show_ratio(value: float | None) -> str:
+    """A ratio, in five characters at most."""
+    return NOTHING if value is None else three_digits(value) if value <= LARGEST else f">{LARGEST}"
+
+
+def show_left(count: int | None) -> str:
+    """A signed count; plain 0 is the good case."""
+    return NOTHING if count is None else f"{count:+d}" if count else "0"
+
+
+def show_delivered(row: Row) -> str:
+    """How many of those sent were delivered, marked if anything is wrong with it."""
+    mark = "" if row.whole else "✗"
+    return ("unknown" if row.delivered is None else f"{row.delivered}/{row.sent}") + mark
+
+
+def cells(row: Row, floor: float | None, trick: float | None) -> list[str]:
+    """One row of a table, without its name."""
+    p50 = percentile(row.ns, 50)
+    ratios = [show_ratio(ratio(p50, floor)), show_ratio(ratio(trick, p50))] if row.whole else ["void", "void"]
+    return [
+        show_delivered(row),
+        *(show_time(percentile(row.ns, percent)) for percent in PERCENTILES),
+        show_time(median(row.cpu_ns)),
+        *ratios,
+        show_left(row.threads),
+        show_left(row.descriptors),
+    ]
+
+
+def grid(title: str, *columns: str) -> Grid:
+    """An empty table that fits 80 columns: the first column left, the others right."""
+    made = Grid(box=box.SIMPLE_HEAD, show_edge=False, padding=0, title=title, title_justify="left")
+    made.title_style = "bold"
+    for index, column in enumerate(columns):
+        made.add_column(column, justify="right" if index else "left", no_wrap=bool(index))
+    return made
+
+
+def fastest(rows: Sequence[Row]) -> str:
+    """The contender with the lowest p50 of those that lost nothing; the floor does not compete."""
+    whole = [row for row in rows if row.whole and row.contender != FLOOR.name]
+    return min(whole, key=lambda row: median(row.ns)).contender if whole else ""
+
+
+def latency_table(table: Table) -> Grid:
+    """All rows of one scenario."""
+    names = ("contender", "delivered", "p50", "p99", "p99.9", "max", "CPU", "÷C", "trick÷", "thr", "fd")
+    made = grid(f"{table.scenario.name}: {table.scenario.title}", *names)
+    p50s = [
+        percentile(row.ns, 50) if row and row.whole else None for row in (table.row(FLOOR.name), table.row(TRICK.name))
+    ]
+    best = fastest(table.rows)
+    for row in table.rows:
+        if row.ns:
+            style = "red" if not row.whole else "green" if row.contender == best else ""
+            made.add_row(row.contender, *cells(row, *p50s), style=style)
+        else:
+            made.add_row(row.contender, *[NOTHING] * (len(names) - 1), style="dim")
+    return made
+
+
+def remarks(table: Table) -> list[str]:
+    """What a reader of the table must know besides."""
+    found = []
+    cold = [f"{row.contender} {show_time(median(row.cold_ns))}" for row in table.rows if row.cold_ns]
+    found += [f"First post after others had the core, p50: {', '.join(cold)}."] if cold else []
+    for row in table.rows:
+        said = [row.note] if row.note else []
+        said += [f"{row.lost} of {row.sent} lost"] if row.lost else []
+        said += [f"{row.twice} arrived twice"] if row.twice else []
+        said += [f"{row.strange} bodies arrived that were not sent"] if row.strange else []
+        said += [f"{row.broken_promises} of {row.promised} promised did not arrive"] if row.broken_promises else []
+        said += [f"{times} raised {shorten(error)}" for error, times in row.errors.items()]
+        said += [f"{row.unpaced} not seen by the receiver in time"] if row.unpaced else []
+        if said:
+            found.append(f"{row.contender}: {'; '.join(said)}.")
+    receipts = [
+        f"{row.contender} {', '.join(f'{times} {claim}' for claim, times in row.claims.items())}"
+        for row in table.rows
+        if row.claims
+    ]
+    found += [f"Receipts said: {'; '.join(receipts)}."] if receipts else []
+    close = [f"{one} and {other}" for one, other in not_ranked(table.rows)]
+    found += [f"Too close to rank in this run: {'; '.join(close)}."] if close else []
+    return found
+
+
+def shorten(error: str) -> str:
+    """An error's beginning."""
+    return error if len(error) <= ERROR_LENGTH else error[:ERROR_LENGTH] + "…"
+
+
+def footprint_table(footprints: Sequence[Footprint]) -> Grid:
+    """What imports cost."""
+    made = grid("fresh interpreters, medians", "import", "time", "peak memory", "interpreters")
+    for footprint in footprints:
+        peak = f"{median(footprint.peak_kib) / 1024:.1f} MiB" if footprint.peak_kib else "unknown"
+        name = footprint.what if footprint is footprints[0] else f"{footprint.what}, then one plain post"
+        made.add_row(name, show_time(median(footprint.import_ns)), peak, str(len(footprint.import_ns)))
+    return made
+
+
+def goal_table(found: Sequence[Goal]) -> Grid:
+    """The numbers to reach."""
+    made = grid("numbers to reach", "what", "this run", "to reach", "")
+    for goal in found:
+        verdict = {True: "reached", False: "missed", None: "not measured"}[goal.reached]
+        style = "red" if goal.reached is False else ""
+        bound = f"{'≤' if goal.at_most else '≥'} {goal.bound:g}"
+        made.add_row(goal.what, show_ratio(goal.value), bound, verdict, style=style)
+    return made
+
+
+def flat_table(flatness: Flatness) -> Grid:
+    """Memory and descriptors along the way."""
+    made = grid("one process, closing now, plain TCP", "posts", "resident", "descriptors", "threads")
+    for look in flatness.looks:
+        made.add_row(str(look.posts), f"{look.rss_kib} KiB", str(look.descriptors), str(look.threads))
+    return made
+
+
+def flat_verdict(flatness: Flatness) -> str:
+    """Flat or not, and whether all of it arrived."""
+    row = flatness.row
+    verdict = "flat" if flatness.flat else "NOT flat"
+    failure = f" The worker failed: {row.note}." if row.note else ""
+    return f"{verdict}; delivered {show_delivered(row)}.{failure}"
+
+
+def section(text: str) -> Text:
+    """A paragraph in the lighter voice of notes."""
+    return Text(text, style="dim")
+
+
+def broken_promises(tables: Sequence[Table]) -> list[str]:
+    """Who promised delivery and lost something."""
+    return [
+        f"{row.contender} in {table.scenario.name}: {row.broken_promises} of {row.promised} posts did not arrive"
+        for table in tables
+        for row in table.rows
+        if row.broken_promises
+    ]
+
+
+def show(run: Run, console: Console) -> None:
+    """Print the whole report."""
+    counted = any(row.delivered is not None for table in run.tables for row in table.rows)
+    parts: list[RenderableType] = []
+    for table in run.tables:
+        parts += [latency_table(table), *map(section, remarks(table)), ""]
+    parts += [section(LEGEND), ""]
+    if run.footprints:
+        parts += [footprint_table(run.footprints), ""]
+    if run.goals:
+        parts += [goal_table(run.goals), section("memory and descriptors after many posts: --flat 100000"), ""]
+    parts += [
+        Text("What these numbers cannot tell", style="bold"),
+        section(CANNOT_TELL if counted else CANNOT_TELL_OF_ENDPOINT),
+        "",
+    ]
+    parts += [section("; ".join(f"{name}: {value}" for name, value in run.metadata.items()))]
+    console.print(Group(*parts))

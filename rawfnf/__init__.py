@@ -1,0 +1,21 @@
+"""Send an HTTP/1.1 POST without waiting for the answer, and know what arrived."""
+
+from ._connection import Receipt, Timings
+from ._errors import ConnectError, RawfnfError, RequestError, SendError
+from ._origin import Origin
+from ._post import post
+from ._request import VERSION as __version__
+from ._request import Request
+
+__all__ = [
+    "ConnectError",
+    "Origin",
+    "RawfnfError",
+    "Receipt",
+    "Request",
+    "RequestError",
+    "SendError",
+    "Timings",
+    "__version__",
+    "post",
+]

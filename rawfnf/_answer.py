@@ -1,0 +1,71 @@
+"""The server's answer, read by h11: its status, and when it is complete. Pure: no socket."""
+
+from __future__ import annotations
+
+import functools
+
+import h11
+
+# What is read of an answer's content before it counts as complete, in bytes: enough for any status page, so that the
+# server ends the connection itself; bounded, so that an endless answer does not hold the sender.
+DISCARDED = 64 * 1024
+
+
+@functools.lru_cache(maxsize=16)
+def _request(method: bytes) -> h11.Request:
+    # An event is immutable and says all that h11 must know to frame an answer (HEAD has no content): made once.
+    return h11.Request(method=method, target=b"/", headers=[(b"Host", b""), (b"Connection", b"close")])
+
+
+class NotAnAnswerError(Exception):
+    """What the server sent, or how it ended, is no HTTP/1 response."""
+
+
+class Answer:
+    """An answer on its way in. `status` is None until the head of the final response is there; 1xx are skipped.
+
+    h11 as a client that has sent no request reads a 200 but rejects a 103, so it is told of a request first; its bytes
+    are of no use, the real ones are in _request.py.
+    """
+
+    __slots__ = ("_discarded", "_reader", "complete", "status")
+
+    def __init__(self, method: bytes) -> None:
+        self._reader = h11.Connection(h11.CLIENT)
+        self._reader.send(_request(method))
+        self._reader.send(h11.EndOfMessage())
+        self._discarded = 0
+        self.status: int | None = None
+        self.complete = False
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes as they came, b"" for EOF. h11 bounds a head to 16 KiB; content is dropped at once.
+
+        Raises:
+            NotAnAnswerError: these bytes, or an end here, are no HTTP/1 response. Not after the final head: what is
+                wrong with the rest only ends it.
+
+        """
+        if self.complete:
+            return
+        try:
+            self._reader.receive_data(data)
+            while not self.complete:
+                event = self._reader.next_event()
+                if event is h11.NEED_DATA:
+                    break
+                self._note(event)
+        except h11.RemoteProtocolError as error:
+            if self.status is None:
+                what = f"it sent what is no HTTP/1 response ({error})" if data else "it closed without an answer"
+                raise NotAnAnswerError(what) from error
+            self.complete = True
+
+    def _note(self, event: object) -> None:
+        if isinstance(event, h11.Response):
+            self.status = event.status_code
+        elif isinstance(event, h11.Data):
+            self._discarded += len(event.data)
+            self.complete = self._discarded >= DISCARDED
+        elif not isinstance(event, h11.InformationalResponse):  # EndOfMessage, or ConnectionClosed behind it
+            self.complete = True

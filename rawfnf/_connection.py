@@ -1,0 +1,537 @@
+"""One connection, from connect to close. The order of what goes on the wire is written here, and nowhere else.
+
+Theory of operation. A Connection is a state machine:
+
+    connecting → handshaking → ready → sending → closing → closed
+
+`advance()` does everything that can be done without waiting, through as many states as that takes, and returns what it
+waits for, or None once the connection is closed. It may be called at any time, and too often does no harm: drivers
+only wait (selectors, an event loop), and know nothing of HTTP, TLS or closing.
+
+What follows from section 2 of the design, and is easy to break:
+
+- FIN and close_notify say "that was all". They are sent only behind a whole request; a failure in the middle of one
+  ends in RST, because some servers hand their application a truncated body when they see a clean end.
+- close() with unread bytes in the receive queue makes Linux send RST instead of FIN, and RST drops what we have not yet
+  transmitted (tcp.c: __tcp_close()). Under "acked" and "answered" everything has been acknowledged, or answered, before.
+- What has arrived is read before an error is believed: a server may answer 413 and then reset.
+"""
+
+from __future__ import annotations
+
+import errno
+from time import monotonic
+from typing import TYPE_CHECKING, NamedTuple
+
+from . import _tcp
+from ._answer import Answer, NotAnAnswerError
+from ._errors import ConnectError, SendError, reason
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Literal, TypeAlias
+
+    from ._request import Message
+    from ._route import Closing, Route
+    from ._tls import Tls
+
+    Delivery: TypeAlias = Literal["sent", "acked", "answered"]
+    State: TypeAlias = Literal["connecting", "handshaking", "ready", "sending", "closing", "closed"]
+
+# Plaintext encrypted before it is handed over, in bytes: four full records, so that memory stays bounded.
+_SLICE = 64 * 1024
+# Receives in one go, so that a server which never stops talking cannot hold advance() beyond its deadlines.
+_RECEIVES = 16
+# An acknowledgement wakes nobody: it is looked for, in pauses (seconds) that grow with the time already waited, so
+# that looking costs at most a fourth of it. epoll rounds what is shorter than 1 ms up to that.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.05
+# A Unix socket with a full backlog refuses at once, and wakes nobody either.
+_BACKLOG_PAUSE = 0.001
+
+_NOTHING = b""
+
+
+class Timings(NamedTuple):
+    """Seconds spent in each phase. A phase that did not happen took 0.0."""
+
+    resolve: float
+    connect: float
+    handshake: float
+    send: float  # until the last byte was handed to our kernel
+    close: float  # from there until the connection was closed
+
+
+class Receipt(NamedTuple):
+    """What is known about a request when its connection has been closed. Never more than that.
+
+    Attributes:
+        delivery: "sent": our kernel had every byte. "acked": the peer's kernel had (on a Unix socket: the peer had read
+            it). "answered": the server sent the head of a final response.
+        status: of that response; None unless answered.
+        bytes_sent: bytes of the request, before encryption, that our kernel took. Fewer than the whole request only if
+            the server answered early.
+        peer: (address, port), or a Unix socket's path.
+        tls_version: such as "TLSv1.3"; None without TLS.
+
+    """
+
+    delivery: Delivery
+    status: int | None
+    bytes_sent: int
+    peer: tuple[str, int] | str
+    tls_version: str | None
+    timings: Timings
+
+
+class Wait(NamedTuple):
+    """What advance() waits for: an event on fileno(), or the time."""
+
+    readable: bool
+    writable: bool
+    until: float | None  # on the monotonic clock; None: no limit
+
+
+class Connection:
+    """A connection to the first of `addresses` that accepts it, and at most one request on it.
+
+    Args:
+        route: where to, and by which TLS.
+        addresses: tried in order, each but the last with remaining time ÷ addresses left.
+        started: on the monotonic clock, when resolving the name began.
+        deadline: on the monotonic clock, for everything up to the last byte handed over; None: no limit.
+
+    """
+
+    __slots__ = (
+        "_address",
+        "_addresses",
+        "_answer",
+        "_attempt_until",
+        "_begun",
+        "_closing",
+        "_connected_at",
+        "_deadline",
+        "_delivery",
+        "_ended_at",
+        "_eof",
+        "_failure",
+        "_linger",
+        "_message",
+        "_more",
+        "_notified",
+        "_out",
+        "_piece",
+        "_pieces",
+        "_plain_out",
+        "_ready_at",
+        "_resolved_at",
+        "_route",
+        "_sent_at",
+        "_socket",
+        "_started",
+        "_stream",
+        "_tls",
+        "_tls_version",
+        "_two_segments",
+        "_whole",
+        "bytes_sent",
+        "state",
+    )
+
+    def __init__(self, route: Route, addresses: Sequence[_tcp.Address], started: float, deadline: float | None) -> None:
+        self.state: State = "connecting"
+        self.bytes_sent = 0
+        self._route = route
+        self._addresses = addresses  # left to try
+        self._deadline = deadline
+        self._socket: socket.SocketType | None = None
+        self._tls: Tls | None = None
+        self._tls_version: str | None = None
+        self._message: Message | None = None
+        self._out: bytes | memoryview = _NOTHING  # what the kernel is to take next
+        self._two_segments = False
+        self._begun = False  # the kernel has taken something of the request
+        self._whole = False  # ... and all of it
+        self._answer: Answer | None = None
+        self._eof = False  # nothing more will be read
+        self._failure: Exception | None = None  # what reading met; believed only where there is no answer
+        self._delivery: Delivery = "sent"
+        self._started, self._resolved_at = started, monotonic()
+
+    def give(self, message: Message, *, closing: Closing, linger: float) -> None:
+        """Give the request that is to be sent once the connection is ready. To be called once.
+
+        Given before the first advance(), it shapes the connection for it, see _open().
+        """
+        self._message = message
+        # Where the kernel does not tell what has been acknowledged, only an answer can end the wait.
+        self._closing: Closing = "answered" if closing == "acked" and not _tcp.TELLS_UNACKED else closing
+        self._linger = linger
+        self._two_segments = closing == "now" and self._route.ssl_context is None and self._socket is None
+        self._pieces = message.pieces
+        self._stream: Iterator[bytes] | None = message.stream
+        self._piece: bytes | memoryview = _NOTHING  # what is left of the piece in hand
+        self._plain_out = 0  # bytes of the request inside _out, over TLS
+        self._more = False  # more follows _out at once
+        self._notified = False  # close_notify is in _out, or has left
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on. It changes when the next address is tried."""
+        return self._socket.fileno() if self._socket is not None else -1
+
+    def advance(self) -> Wait | None:
+        """Do everything that can be done without waiting. Return what to wait for, or None once closed.
+
+        Raises:
+            ConnectError: no request byte left.
+            SendError: the server may have none, some or all of the request.
+            BaseException: as it came, such as KeyboardInterrupt. The connection is closed whenever this raises.
+
+        """
+        try:
+            while self.state != "closed":
+                wait = _STEPS[self.state](self)
+                if wait is not None:
+                    return wait
+        except BaseException:
+            self.abort()
+            raise
+        return None
+
+    def abort(self) -> None:
+        """Close now, whatever the state: by RST in the middle of a request, otherwise by FIN. Never raises OSError."""
+        sock = self._socket
+        if sock is None:
+            return
+        try:
+            if self._begun and not self._whole:
+                _tcp.reset_on_close(sock)
+            elif self._whole:
+                _tcp.half_close(sock)
+        except OSError:
+            pass  # the peer was faster: there is no connection left to end in one way or the other
+        self._release(sock)
+
+    def _release(self, sock: socket.SocketType) -> None:
+        self._socket, self.state = None, "closed"
+        self._ended_at = monotonic()
+        sock.close()
+
+    def receipt(self) -> Receipt:
+        """Say what is known, once closed."""
+        sockaddr = self._address.sockaddr
+        return Receipt(
+            self._delivery,
+            None if self._answer is None else self._answer.status,
+            self.bytes_sent,
+            sockaddr if isinstance(sockaddr, str) else sockaddr[:2],
+            self._tls_version,
+            Timings(
+                self._resolved_at - self._started,
+                self._connected_at - self._resolved_at,
+                self._ready_at - self._connected_at,
+                self._sent_at - self._ready_at,
+                self._ended_at - self._sent_at,
+            ),
+        )
+
+    # --- connecting ------------------------------------------------------------------------------------------------
+
+    def _connect(self) -> Wait | None:
+        while True:
+            try:
+                # Asked twice: on loopback the handshake is over when the first connect() returns "in progress".
+                sock = self._socket or self._open()
+                connected = _tcp.connect(sock, self._address) or _tcp.connect(sock, self._address)
+                if connected:
+                    break
+                now = monotonic()
+                if self._attempt_until is not None and now >= self._attempt_until:
+                    raise TimeoutError(errno.ETIMEDOUT, "timed out")
+            except OSError as error:
+                self._give_up_address(error)
+                continue
+            if connected is None:
+                pause = now + _BACKLOG_PAUSE
+                until = pause if self._attempt_until is None else min(pause, self._attempt_until)
+                return Wait(readable=False, writable=False, until=until)
+            return Wait(readable=False, writable=True, until=self._attempt_until)
+        self._connected_at = self._ready_at = monotonic()
+        self._tls = self._route.start_tls()
+        self.state = "ready" if self._tls is None else "handshaking"
+        return None
+
+    def _open(self) -> socket.SocketType:
+        self._address = address = self._addresses[0]
+        self._attempt_until = self._deadline
+        if len(self._addresses) > 1 and self._deadline is not None:
+            now = monotonic()
+            self._attempt_until = now + (self._deadline - now) / len(self._addresses)
+        self._addresses = self._addresses[1:]
+        self._socket = sock = _tcp.open_stream(address.family, self._route.source)
+        if address.family != _tcp.AF_UNIX:
+            if self._message is not None and self._two_segments:
+                _tcp.delay_ack(sock)
+            else:
+                _tcp.no_delay(sock)
+        return sock
+
+    def _give_up_address(self, error: OSError) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if not self._addresses:
+            raise self._error("connect", error, "cannot connect to") from error
+
+    # --- handshaking -----------------------------------------------------------------------------------------------
+
+    def _handshake(self) -> Wait | None:
+        sock, tls = self._parts()
+        assert tls is not None
+        try:
+            while True:
+                done = tls.handshake()
+                if done and self._message is not None:
+                    break  # Finished stays in the buffer, and leaves in one write with the first record
+                if not self._out:
+                    self._out = tls.flight()
+                while self._out:
+                    if not self._hand_over(sock):
+                        return self._wait("handshake", readable=False, writable=True)
+                if done:
+                    break
+                ciphertext = _tcp.receive(sock)
+                if ciphertext is None:
+                    return self._wait("handshake", readable=True, writable=False)
+                tls.receive(ciphertext)
+        except ConnectError:
+            raise
+        except OSError as error:  # of the socket, or ssl.SSLError, which is one
+            self._send_alert(sock, tls)
+            raise self._error("handshake", error, "the TLS handshake failed with") from error
+        self._tls_version = tls.version
+        self._ready_at = monotonic()
+        self.state = "ready"
+        return None
+
+    def _send_alert(self, sock: socket.SocketType, tls: Tls) -> None:
+        try:
+            _tcp.send(sock, tls.flight(), more=False)
+        except OSError:
+            pass  # a courtesy: it tells the server why; the caller is told anyway
+
+    def _await_request(self) -> Wait | None:
+        if self._message is None:
+            return Wait(readable=True, writable=False, until=None)
+        self.state = "sending"
+        return None
+
+    # --- sending ---------------------------------------------------------------------------------------------------
+
+    def _send(self) -> Wait | None:
+        sock, _ = self._parts()
+        watching = self._closing != "now"
+        while self._out or self._load():
+            if watching and self._begun:  # RFC 9112 §9.5: a server may answer before it has read everything
+                self._receive(sock)
+                if self._status() is not None:
+                    break
+                if self._failure is not None:
+                    raise self._error("send", self._failure, "sending failed to") from self._failure
+            try:
+                taken = self._hand_over(sock)
+            except OSError as error:
+                if watching:
+                    self._receive(sock)
+                if self._status() is None:
+                    raise self._error("send", error, "sending failed to") from error
+                break
+            if not taken:
+                return self._wait("send", readable=watching and not self._eof, writable=True)
+            self._raise_if_late("send")
+        else:
+            self._whole = True
+        self._sent_at = monotonic()
+        self.state = "closing"
+        return None
+
+    def _hand_over(self, sock: socket.SocketType) -> bool:
+        """Let the kernel take of `_out` what it will; False if that is nothing."""
+        sending = self.state == "sending"
+        taken = _tcp.send(sock, self._out, more=sending and self._more)
+        if not taken:
+            return False
+        self._out = _NOTHING if taken == len(self._out) else memoryview(self._out)[taken:]
+        if sending:
+            self._begun = True
+            if self._tls is None:
+                self.bytes_sent += taken
+            elif not self._out:
+                self.bytes_sent += self._plain_out
+        return True
+
+    def _load(self) -> bool:
+        """Put the next slice of the request into `_out`; False when there is none."""
+        piece = self._piece or self._next_piece()
+        if self._tls is None:
+            self._out = piece
+            # Not before a stream, whose next() may take its time while the kernel holds a segment back.
+            self._more = self._stream is None and (self._two_segments or bool(self._pieces))
+            return bool(piece)
+        view = memoryview(piece)
+        plain, self._piece = view[:_SLICE], view[_SLICE:]
+        self._plain_out = len(plain)
+        if plain:
+            try:
+                self._tls.encrypt(plain)
+            except OSError as error:  # ssl.SSLError: a TLS 1.2 server that asks to renegotiate, see _tls.py
+                raise self._error("send", error, "encrypting failed for") from error
+        if self._closing == "now" and self._stream is None and not (self._piece or self._pieces or self._notified):
+            self._tls.close_notify()  # in one write with the last record
+            self._notified = True
+        self._out = self._tls.flight()
+        return bool(self._out)
+
+    def _next_piece(self) -> bytes | memoryview:
+        """Return the request's next piece, nothing at its end."""
+        if self._pieces:
+            piece, self._pieces = self._pieces[0], self._pieces[1:]
+            return piece
+        if self._stream is None:
+            return _NOTHING
+        try:
+            chunk = next(self._stream, b"")
+        except Exception as error:
+            raise self._error("send", error, "reading data failed while sending to") from error
+        if not chunk:
+            self._stream = None
+        return chunk
+
+    # --- reading ---------------------------------------------------------------------------------------------------
+
+    def _receive(self, sock: socket.SocketType) -> None:
+        """Take in what has arrived: an answer is noted, its content dropped. What goes wrong is kept in `_failure`."""
+        for _ in range(_RECEIVES):
+            if self._eof:
+                return
+            try:
+                data = _tcp.receive(sock)
+                if data is None:
+                    return
+                self._take_in(data)
+            except (OSError, NotAnAnswerError) as error:  # ssl.SSLError is an OSError
+                self._failure, self._eof = error, True
+
+    def _take_in(self, data: bytes) -> None:
+        self._eof = not data
+        if self._tls is None:
+            self._heed(data)
+            return
+        self._tls.receive(data)
+        while (plain := self._tls.decrypt()) is not None:  # only this is an answer: tickets are not
+            self._heed(plain)
+            if not plain:
+                self._eof = True
+                return
+
+    def _heed(self, data: bytes) -> None:
+        if self._answer is None:
+            assert self._message is not None
+            self._answer = Answer(self._message.method)
+        try:
+            self._answer.receive(data)
+        except NotAnAnswerError:
+            if self._closing == "answered":
+                raise
+            # Under "acked" nobody asked for an answer: what is none says nothing against the acknowledgement.
+
+    def _status(self) -> int | None:
+        return None if self._answer is None else self._answer.status
+
+    # --- closing ---------------------------------------------------------------------------------------------------
+
+    def _close(self) -> Wait | None:
+        sock, _ = self._parts()
+        if self._closing == "now":
+            self._end(sock)
+            return None
+        # In this order: a reset can make "nothing unacknowledged" true, and then leaves its error.
+        unacked = _tcp.unacked_bytes(sock)
+        self._receive(sock)
+        if self._eof and self._failure is None:
+            self._failure = _tcp.pending_error(sock)
+        if self._status() is not None:
+            self._delivery = "answered"
+        elif self._failure is not None:
+            raise self._error("close", self._failure, f"no {self._closing!r} from") from self._failure
+        elif unacked == 0:
+            self._delivery = "acked"
+        now, end = monotonic(), self._sent_at + self._linger
+        if self._settled(unacked) or now >= end:
+            self._end(sock)
+            return None
+        if self._closing == "acked":
+            end = min(end, now + min(max(_FIRST_PAUSE, (now - self._sent_at) / 4), _LONGEST_PAUSE))
+        return Wait(readable=not self._eof, writable=False, until=end)
+
+    def _settled(self, unacked: int | None) -> bool:
+        """What `closing` waits for has come."""
+        if self._closing == "acked" and self._whole:
+            return unacked == 0 or self._failure is not None
+        return self._eof or (self._answer is not None and self._answer.complete)
+
+    def _end(self, sock: socket.SocketType) -> None:
+        """Say goodbye, as far as it is true, and close."""
+        try:
+            if not self._whole:
+                _tcp.reset_on_close(sock)
+            else:
+                if self._tls is not None and not self._notified:
+                    self._tls.close_notify()
+                    _tcp.send(sock, self._tls.flight(), more=True)  # in one segment with the FIN
+                _tcp.half_close(sock)
+        except OSError as error:
+            if self._closing == "now":  # the peer has reset the connection: our kernel no longer has the bytes
+                raise self._error("send", error, "sending failed to") from error
+            # Otherwise what is known is known already, and the connection has gone where it was to go.
+        self._release(sock)
+
+    # --- common ----------------------------------------------------------------------------------------------------
+
+    def _parts(self) -> tuple[socket.SocketType, Tls | None]:
+        assert self._socket is not None  # in every state but "connecting" and "closed"
+        return self._socket, self._tls
+
+    def _wait(self, phase: str, *, readable: bool, writable: bool) -> Wait:
+        self._raise_if_late(phase)
+        return Wait(readable, writable, self._deadline)
+
+    def _raise_if_late(self, phase: str) -> None:
+        if self._deadline is not None and monotonic() >= self._deadline:
+            late = TimeoutError(errno.ETIMEDOUT, "timed out")
+            raise self._error(
+                phase, late, "it took too long to send to" if phase == "send" else "no handshake with"
+            ) from late
+
+    def _error(self, phase: str, cause: Exception, what: str) -> ConnectError | SendError:
+        """Translate a failure. Whether a request byte has left decides what it is, not where it happened."""
+        origin = self._route.origin
+        sent = f" after {self.bytes_sent} bytes of the request" if self._begun else ""
+        return (SendError if self._begun else ConnectError)(
+            f"{what} {self._route.where}{sent}: {reason(cause)}",
+            phase=phase,
+            host=origin.host,
+            port=origin.port,
+            bytes_sent=self.bytes_sent,
+            errno=getattr(cause, "errno", None),
+        )
+
+
+_STEPS: dict[str, Callable[[Connection], Wait | None]] = {
+    "connecting": Connection._connect,
+    "handshaking": Connection._handshake,
+    "ready": Connection._await_request,
+    "sending": Connection._send,
+    "closing": Connection._close,
+}

@@ -1,0 +1,139 @@
+"""post(): one request on one connection; waits until that is closed."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import selectors
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from . import _tcp
+from ._connection import Connection
+from ._errors import ConnectError, reason
+from ._request import Request
+from ._route import checked_closing, checked_seconds, checked_timeout, default_route, route_to
+
+if TYPE_CHECKING:
+    import ssl
+
+    from ._connection import Receipt, Wait
+    from ._request import Auth, ConnectTo, Data, Fields, Params
+    from ._route import Closing, Route
+
+
+def post(
+    url: str,
+    data: Data | None = None,
+    *,
+    json: object = None,
+    params: Params | None = None,
+    headers: Fields | None = None,
+    auth: Auth | None = None,
+    method: str = "POST",
+    timeout: float | None = 5.0,
+    closing: Closing | None = None,
+    linger: float = 5.0,
+    ssl_context: ssl.SSLContext | None = None,
+    connect_to: ConnectTo | None = None,
+    source_address: tuple[str, int] | str | None = None,
+) -> Receipt:
+    """Send one request on a connection of its own, close without waiting for the answer, say what is known.
+
+    Args:
+        url, params, headers, auth, method: as for `Request`.
+        data, json: as for `Request.encode`. Files and iterables are read while sending, in bounded memory.
+        timeout: seconds for resolve + connect + handshake + send, one deadline; None: no limit. It cannot interrupt the
+            system's resolver, nor an iterable: the call may overrun by their time, and raises then.
+        closing: "now", "acked" or "answered": when to close, and so what is known. None: "now" on TCP and Unix sockets,
+            "acked" over TLS, where tickets that reach a closed socket make our kernel drop what is on its way.
+        linger: seconds that "acked" and "answered" may wait after the last byte was handed over. When they run out the
+            connection is closed, and the receipt says the strongest thing that is known.
+        ssl_context: None: the system's trust store, certificate and name checked, TLS 1.2 or newer, ALPN http/1.1.
+        connect_to: (host, port), or the path of a Unix socket: where to connect, whatever the URL says.
+        source_address: (IP address, port) to connect from, the port 0 for any; or the address alone.
+
+    Returns:
+        A Receipt, once the connection is closed.
+
+    Raises:
+        RequestError: malformed arguments. Nothing touched the network.
+        ConnectError: no request byte left; sending again is safe.
+        SendError: the server may have none, some or all of the request. It ended in RST if it is not whole, so that
+            the server cannot take it for whole.
+
+    """
+    request = _request(url, params, headers, auth, method)
+    message = request.message(data, json=json)
+    if closing is None:
+        closing = "now" if request.origin.scheme == "http" else "acked"
+    else:
+        closing = checked_closing(closing)
+    linger = checked_seconds(linger, "linger")
+    timeout = checked_timeout(timeout)
+    if ssl_context is None and connect_to is None and source_address is None:
+        route = default_route(request.origin)
+    else:
+        route = route_to(request.origin, ssl_context=ssl_context, connect_to=connect_to, source_address=source_address)
+    started = monotonic()
+    deadline = None if timeout is None else started + timeout
+    addresses = route.known or _resolved(route, deadline)
+    connection = Connection(route, addresses, started, deadline)
+    connection.give(message, closing=closing, linger=linger)
+    wait = connection.advance()
+    if wait is not None:
+        _wait_until_closed(connection, wait)
+    return connection.receipt()
+
+
+def _request(url: str, params: Params | None, headers: Fields | None, auth: Auth | None, method: str) -> Request:
+    """Return a Request, from the cache where its arguments can be a key.
+
+    Params cannot: 1 and True are equal keys, and are encoded differently. All else is str or bytes, or refused.
+    """
+    if params is None:
+        try:
+            return _cached_request(url, tuple(headers.items()) if isinstance(headers, dict) else headers, auth, method)
+        except TypeError:
+            pass  # an argument that cannot be hashed: a list of pairs, or one that Request is to refuse
+    return Request(url, params=params, headers=headers, auth=auth, method=method)
+
+
+@functools.lru_cache(maxsize=64)
+def _cached_request(url: str, headers: Fields | None, auth: Auth | None, method: str) -> Request:
+    return Request(url, headers=headers, auth=auth, method=method)
+
+
+def _resolved(route: Route, deadline: float | None) -> tuple[_tcp.Address, ...]:
+    try:
+        found = _tcp.resolve(route.host, route.port, route.source)
+        if deadline is not None and monotonic() >= deadline:
+            raise TimeoutError(errno.ETIMEDOUT, "the resolver took longer than timeout")
+    except OSError as error:
+        raise ConnectError(
+            f"cannot resolve {route.where}: {reason(error)}",
+            phase="resolve",
+            host=route.origin.host,
+            port=route.origin.port,
+            errno=error.errno,
+        ) from error
+    return found
+
+
+def _wait_until_closed(connection: Connection, wait: Wait | None) -> None:
+    """Wait for what the connection waits for, and let it go on. Whatever ends the wait ends the connection."""
+    try:
+        with selectors.DefaultSelector() as selector:  # looked up now, so that gevent's patch is seen
+            while wait is not None:
+                events = selectors.EVENT_READ * wait.readable | selectors.EVENT_WRITE * wait.writable
+                descriptor = connection.fileno()
+                if events:
+                    selector.register(descriptor, events)
+                selector.select(None if wait.until is None else max(0.0, wait.until - monotonic()))
+                if events:
+                    # The next wait may be for another address's socket, under the same number.
+                    selector.unregister(descriptor)
+                wait = connection.advance()
+    except BaseException:
+        connection.abort()
+        raise

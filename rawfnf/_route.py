@@ -1,0 +1,155 @@
+"""Where a connection goes and how it is to end: every driver's options, checked before anything touches the network."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from . import _tcp
+from ._errors import RequestError
+from ._origin import Origin, host_name
+
+if TYPE_CHECKING:
+    import ssl
+    from typing import Literal, TypeAlias
+
+    from ._request import ConnectTo
+    from ._tls import Tls
+
+    Closing: TypeAlias = Literal["now", "acked", "answered"]
+
+_CLOSINGS = ("now", "acked", "answered")
+# sun_path of unix(7), with its terminating NUL. The BSDs and macOS have 104.
+_UNIX_PATH_MAX = 107
+
+
+class Route(NamedTuple):
+    """Where to connect, from where, and by which TLS."""
+
+    origin: Origin
+    host: str  # to resolve, unless `address` is there
+    port: int
+    known: tuple[_tcp.Address, ...]  # an IP literal or Unix socket: no resolver is asked
+    source: _tcp.Address | None
+    ssl_context: ssl.SSLContext | None
+    where: str  # for messages: host, port, and connect_to if given
+
+    def start_tls(self) -> Tls | None:
+        """Return a new connection's TLS; None for http."""
+        if self.ssl_context is None:
+            return None
+        from ._tls import Tls  # loads ssl, 4 MB: for https only
+
+        # Zone and final dot are the resolver's business: neither stands in a certificate or in SNI (RFC 6066 §3).
+        return Tls(self.ssl_context, self.origin.host.partition("%")[0].rstrip("."))
+
+
+def route_to(
+    origin: Origin,
+    *,
+    ssl_context: ssl.SSLContext | None,
+    connect_to: ConnectTo | None,
+    source_address: tuple[str, int] | str | None,
+) -> Route:
+    """Check the options that say where and how to connect.
+
+    Raises:
+        RequestError: naming the option.
+
+    """
+    where = f"{origin.host}:{origin.port}"
+    if connect_to is None:
+        host, port = origin.host, origin.port
+        address = _literal(host, port, "url")
+    elif isinstance(connect_to, tuple):
+        host, port = _host_and_port(connect_to, "connect_to")
+        address = _literal(host, port, "connect_to")
+        where += f" (connect_to {host}:{port})"
+    else:
+        host, port = "", 0
+        address = _unix_address(connect_to)
+        where += f" (connect_to {address.sockaddr!r})"
+    source = None if source_address is None else _source(source_address)
+    if source is not None and address is not None and source.family != address.family:
+        raise RequestError(
+            f"source_address {source_address!r} cannot reach {where}: one is IPv4, the other IPv6 or a path"
+        )
+    context = _context(ssl_context) if origin.scheme == "https" else None
+    return Route(origin, host, port, () if address is None else (address,), source, context, where)
+
+
+@functools.lru_cache(maxsize=64)
+def default_route(origin: Origin) -> Route:
+    """Return `route_to` without options, from a cache: checking them all again would cost more than a send()."""
+    return route_to(origin, ssl_context=None, connect_to=None, source_address=None)
+
+
+def checked_seconds(value: float, name: str) -> float:
+    """Return a duration in seconds if it is a finite number that is not negative."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+        raise RequestError(f"{name} must be a number of seconds that is not negative, not {value!r}")
+    return value
+
+
+def checked_timeout(timeout: float | None) -> float | None:
+    """Return a timeout in seconds; None is no limit, and 0 is refused, since curl's 0 is no limit either."""
+    if timeout is None:
+        return None
+    if checked_seconds(timeout, "timeout") == 0:
+        raise RequestError("timeout must be more than 0 seconds; None means no limit")
+    return timeout
+
+
+def checked_closing(closing: str) -> Closing:
+    """Return one of the three closings."""
+    for known in _CLOSINGS:
+        if closing == known:
+            return known  # type: ignore[return-value]  # a str out of a tuple of literals
+    raise RequestError(f"closing must be one of {', '.join(map(repr, _CLOSINGS))}, not {closing!r}")
+
+
+def _literal(host: str, port: int, name: str) -> _tcp.Address | None:
+    try:
+        return _tcp.literal_address(host, port)
+    except OSError:
+        raise RequestError(f"{name}: the zone of {host!r} is no network interface of this machine") from None
+
+
+def _host_and_port(pair: tuple[str, int], name: str) -> tuple[str, int]:
+    if len(pair) != 2 or not isinstance(pair[0], str) or type(pair[1]) is not int or not 0 < pair[1] < 65536:
+        raise RequestError(f"{name} must be (host, port) with a port from 1 to 65535, or a path, not {pair!r}")
+    host, port = pair
+    if _literal(host, port, name) is None:
+        host = host_name(host, f"{name} {pair!r}")
+    return host, port
+
+
+def _unix_address(path: str | os.PathLike[str]) -> _tcp.Address:
+    try:
+        text = os.fspath(path)
+    except TypeError:
+        raise RequestError(f"connect_to must be (host, port) or the path of a Unix socket, not {path!r}") from None
+    if _tcp.AF_UNIX is None:
+        raise RequestError("connect_to is a path, and this system has no Unix sockets: pass (host, port)")
+    if not isinstance(text, str) or not text or "\0" in text[1:]:
+        raise RequestError(f"connect_to must be (host, port) or the path of a Unix socket, not {path!r}")
+    if len(os.fsencode(text)) > _UNIX_PATH_MAX:
+        raise RequestError(f"connect_to {text!r} is too long for a Unix socket: {_UNIX_PATH_MAX} bytes at most")
+    return _tcp.Address(_tcp.AF_UNIX, text)
+
+
+def _source(source_address: tuple[str, int] | str) -> _tcp.Address:
+    pair = (source_address, 0) if isinstance(source_address, str) else source_address
+    if isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) and type(pair[1]) is int:
+        address = _literal(pair[0], pair[1], "source_address")
+        if address is not None and 0 <= pair[1] < 65536:
+            return address
+    raise RequestError(f"source_address must be (IP address, port), the port 0 for any, not {source_address!r}")
+
+
+def _context(context: ssl.SSLContext | None) -> ssl.SSLContext:
+    from . import _tls  # loads ssl, 4 MB: for https only
+
+    return _tls.default_context() if context is None else _tls.checked_context(context)

@@ -1,0 +1,212 @@
+"""Every socket option and ioctl, and name resolution. What a platform lacks says "unknown", never a guess.
+
+Sockets are non-blocking: a Python socket with a timeout polls before each call, even with MSG_DONTWAIT. Nothing here
+waits, but for `resolve`, which asks the system's resolver.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+import sys
+from typing import TYPE_CHECKING, NamedTuple
+
+if sys.platform == "linux":
+    import fcntl
+    import termios
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    SocketAddress = tuple[str, int] | tuple[str, int, int, int] | str
+
+AF_UNIX: int | None = getattr(socket, "AF_UNIX", None)
+
+_NONBLOCK: int = getattr(socket, "SOCK_NONBLOCK", 0)
+_STREAM = socket.SOCK_STREAM | _NONBLOCK
+_MORE: int = getattr(socket, "MSG_MORE", 0)
+# Python ignores SIGPIPE, but a program that embeds it, or restored the default for its children, may not.
+_NOSIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
+_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+# linux/in.h; the socket module has it from Python 3.12 on.
+_BIND_ADDRESS_NO_PORT = 24 if sys.platform == "linux" else None
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0) if sys.platform != "win32" else struct.pack("HH", 1, 0)
+
+# What connect() says the second time: EISCONN is BSD's and Windows' way of saying 0.
+_CONNECTED = (0, errno.EISCONN)
+_IN_PROGRESS = (errno.EINPROGRESS, errno.EALREADY, errno.EWOULDBLOCK, getattr(errno, "WSAEINVAL", errno.EALREADY))
+
+TELLS_UNACKED = sys.platform == "linux"
+
+RECEIVE = 64 * 1024  # bytes asked of the kernel at a time
+
+
+class Address(NamedTuple):
+    """Something to connect to."""
+
+    family: int
+    sockaddr: SocketAddress
+
+
+# --- names ---------------------------------------------------------------------------------------------------------
+
+
+def literal_address(host: str, port: int) -> Address | None:
+    """Return the address that an IP literal is, None for a name: literals never reach a resolver.
+
+    Raises:
+        OSError: a zone (fe80::1%eth0) that names no interface of this machine.
+
+    """
+    try:
+        socket.inet_pton(socket.AF_INET, host)
+    except OSError:
+        pass
+    else:
+        return Address(socket.AF_INET, (host, port))
+    address, _, zone = host.partition("%")
+    try:
+        socket.inet_pton(socket.AF_INET6, address)
+    except OSError:
+        return None
+    scope = 0 if not zone else int(zone) if zone.isdecimal() else socket.if_nametoindex(zone)
+    return Address(socket.AF_INET6, (address, port, 0, scope))
+
+
+def resolve(host: str, port: int, source: Address | None) -> tuple[Address, ...]:
+    """Ask the system's resolver; blocks for as long as that takes. The addresses come in its order (RFC 6724).
+
+    Raises:
+        OSError: socket.gaierror, if the name has no address, or none of `source`'s family.
+
+    """
+    family = socket.AF_UNSPEC if source is None else source.family
+    # A str would make getaddrinfo load encodings.idna (0.4 MB) and raise UnicodeError on bad labels.
+    return addresses_of(socket.getaddrinfo(host.encode("ascii"), port, family, socket.SOCK_STREAM))
+
+
+def addresses_of(found: Iterable[tuple[int, int, int, str, tuple[Any, ...]]]) -> tuple[Address, ...]:
+    """Keep of getaddrinfo's answer what a connection needs."""
+    return tuple(Address(family, sockaddr) for family, _, _, _, sockaddr in found)
+
+
+# --- opening -------------------------------------------------------------------------------------------------------
+
+
+def open_stream(family: int, source: Address | None) -> socket.SocketType:
+    """Return a non-blocking stream socket, bound to `source` if that is given.
+
+    SocketType is the class in C beneath socket.socket: without makefile() and dup(), which nobody here needs, and
+    without the two Python calls that creating and closing a socket.socket takes.
+    """
+    sock = socket.SocketType(family, _STREAM)
+    try:
+        if not _NONBLOCK:
+            sock.setblocking(False)
+        if source is not None:
+            if _BIND_ADDRESS_NO_PORT is not None:
+                # The port is chosen at connect(), when the destination is known: otherwise one source address has
+                # some 28,000 connections in all, instead of that many to each destination (linux: ip(7)).
+                sock.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
+            sock.bind(source.sockaddr)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def delay_ack(sock: socket.SocketType) -> None:
+    """Let the handshake's ACK ride along with what is sent next. To be called before connect().
+
+    Linux: with TCP_QUICKACK off a connection starts in "pingpong" mode, and tcp_rcv_synsent_state_process() then waits
+    up to 200 ms for data to go with its ACK. Right only where data follows at once.
+    """
+    if _QUICKACK is not None:
+        sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 0)
+
+
+def no_delay(sock: socket.SocketType) -> None:
+    """Send small segments at once. Without it a TLS record waits in our kernel behind the unacknowledged Finished."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def connect(sock: socket.SocketType, address: Address) -> bool | None:
+    """Begin to connect, or look how it goes: True when connected, False while it is in progress, None for "try later".
+
+    Asking connect() again, and not SO_ERROR, is what tells "in progress" from "connected" without waiting. None is a
+    Unix socket whose peer has a full backlog: there is nothing to wait for, the caller tries again after a pause.
+
+    Raises:
+        OSError: it failed.
+
+    """
+    number = sock.connect_ex(address.sockaddr)
+    if number in _CONNECTED:
+        return True
+    if number == errno.EAGAIN and address.family == AF_UNIX:
+        return None
+    if number in _IN_PROGRESS:
+        return False
+    raise OSError(number, os.strerror(number))
+
+
+# --- sending and receiving -----------------------------------------------------------------------------------------
+
+
+def send(sock: socket.SocketType, data: bytes | memoryview, *, more: bool) -> int:
+    """Hand bytes to the kernel; return how many it took, 0 if its buffer is full.
+
+    With `more` (MSG_MORE) it may hold back the last, partial segment until more comes, or the half-close: within
+    0.01 ms then, after 200 ms without.
+    """
+    try:
+        return sock.send(data, _NOSIGNAL | _MORE if more else _NOSIGNAL)
+    except BlockingIOError:
+        return 0
+
+
+def receive(sock: socket.SocketType) -> bytes | None:
+    """Return what has arrived, b"" at EOF, None if nothing has."""
+    try:
+        return sock.recv(RECEIVE)
+    except BlockingIOError:
+        return None
+
+
+def unacked_bytes(sock: socket.SocketType) -> int | None:
+    """Bytes that the peer's TCP has not acknowledged yet; on a Unix socket: that the peer has not read.
+
+    None where the system does not tell. Linux: SIOCOUTQ, which is write_seq - snd_una (tcp_ioctl()); it is 0 in
+    SYN_SENT, and after a reset, so it means something only on a connection that was established and has no error.
+    """
+    if sys.platform != "linux":
+        return None
+    return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+
+
+def pending_error(sock: socket.SocketType) -> OSError | None:
+    """Take the error that the kernel holds for the socket. After the peer's FIN only this shows its RST."""
+    number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    return OSError(number, os.strerror(number)) if number else None
+
+
+# --- ending --------------------------------------------------------------------------------------------------------
+
+
+def half_close(sock: socket.SocketType) -> None:
+    """Send FIN behind what is queued (RFC 9293 §3.6): the peer reads to our end, and can still answer.
+
+    It also ends the connection when a forked child holds a copy of the descriptor, which close() alone does not.
+    """
+    sock.shutdown(socket.SHUT_WR)
+
+
+def reset_on_close(sock: socket.SocketType) -> None:
+    """Make close() send RST, and drop what is queued: the peer cannot take this end for a whole request.
+
+    A Unix socket has no RST: its peer sees EOF, and has Content-Length or the missing last chunk to tell by.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
