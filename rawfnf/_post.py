@@ -16,6 +16,7 @@ from ._route import checked_closing, checked_seconds, checked_timeout, default_r
 
 if TYPE_CHECKING:
     import ssl
+    from typing import Any
 
     from ._connection import Receipt, Wait
     from ._request import Auth, ConnectTo, Data, Fields, Params
@@ -89,18 +90,19 @@ def post(
 def _request(url: str, params: Params | None, headers: Fields | None, auth: Auth | None, method: str) -> Request:
     """Return a Request, from the cache where its arguments can be a key.
 
-    Params cannot: 1 and True are equal keys, and are encoded differently. All else is str or bytes, or refused.
+    Params cannot: 1 and True are equal keys, and are encoded differently. All else is str or bytes, or refused; but a
+    mapping of the caller's own class may be hashable and change, so only plain ones are taken.
     """
-    if params is None:
+    if params is None and (headers is None or type(headers) is dict):
         try:
-            return _cached_request(url, tuple(headers.items()) if isinstance(headers, dict) else headers, auth, method)
+            return _cached_request(url, None if headers is None else tuple(headers.items()), auth, method)
         except TypeError:
-            pass  # an argument that cannot be hashed: a list of pairs, or one that Request is to refuse
+            pass  # something that cannot be hashed, and that Request is to judge
     return Request(url, params=params, headers=headers, auth=auth, method=method)
 
 
 @functools.lru_cache(maxsize=64)
-def _cached_request(url: str, headers: Fields | None, auth: Auth | None, method: str) -> Request:
+def _cached_request(url: str, headers: tuple[Any, ...] | None, auth: Auth | None, method: str) -> Request:
     return Request(url, headers=headers, auth=auth, method=method)
 
 
