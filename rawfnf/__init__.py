@@ -4,7 +4,7 @@ from ._connection import Receipt, Timings
 from ._errors import ConnectError, RawfnfError, RequestError, SendError
 from ._origin import Origin
 from ._post import post
-from ._request import VERSION as __version__
+from ._request import VERSION as __version__  # noqa: N811  # a constant there, and a package's dunder here
 from ._request import Request
 
 __all__ = [

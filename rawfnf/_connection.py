@@ -12,16 +12,17 @@ What follows from section 2 of the design, and is easy to break:
 
 - FIN and close_notify say "that was all". They are sent only behind a whole request; a failure in the middle of one
   ends in RST, because some servers hand their application a truncated body when they see a clean end.
-- close() with unread bytes in the receive queue makes Linux send RST instead of FIN, and RST drops what we have not yet
-  transmitted (tcp.c: __tcp_close()). Under "acked" and "answered" everything has been acknowledged, or answered, before.
+- close() with unread bytes in the receive queue makes Linux send RST instead of FIN, and RST drops what is still on its
+  way (tcp.c: __tcp_close()). Under "acked" and "answered" everything has been acknowledged, or answered, by then.
 - What has arrived is read before an error is believed: a server may answer 413 and then reset.
 """
 
 from __future__ import annotations
 
 import errno
+from contextlib import suppress
 from time import monotonic
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from . import _tcp
 from ._answer import Answer, NotAnAnswerError
@@ -191,7 +192,7 @@ class Connection:
         """
         try:
             while self.state != "closed":
-                wait = _STEPS[self.state](self)
+                wait = self._steps[self.state](self)
                 if wait is not None:
                     return wait
         except BaseException:
@@ -204,13 +205,11 @@ class Connection:
         sock = self._socket
         if sock is None:
             return
-        try:
+        with suppress(OSError):  # the peer was faster: there is no connection left to end in one way or the other
             if self._begun and not self._whole:
                 _tcp.reset_on_close(sock)
             elif self._whole:
                 _tcp.half_close(sock)
-        except OSError:
-            pass  # the peer was faster: there is no connection left to end in one way or the other
         self._release(sock)
 
     def _release(self, sock: socket.SocketType) -> None:
@@ -282,7 +281,7 @@ class Connection:
             self._socket.close()
             self._socket = None
         if not self._addresses:
-            raise self._error("connect", error, "cannot connect to") from error
+            raise self._error("connect", error, "cannot connect to {}") from error
 
     # --- handshaking -----------------------------------------------------------------------------------------------
 
@@ -309,17 +308,15 @@ class Connection:
             raise
         except OSError as error:  # of the socket, or ssl.SSLError, which is one
             self._send_alert(sock, tls)
-            raise self._error("handshake", error, "the TLS handshake failed with") from error
+            raise self._error("handshake", error, "the TLS handshake with {} failed") from error
         self._tls_version = tls.version
         self._ready_at = monotonic()
         self.state = "ready"
         return None
 
     def _send_alert(self, sock: socket.SocketType, tls: Tls) -> None:
-        try:
+        with suppress(OSError):  # a courtesy: it tells the server why; the caller is told anyway
             _tcp.send(sock, tls.flight(), more=False)
-        except OSError:
-            pass  # a courtesy: it tells the server why; the caller is told anyway
 
     def _await_request(self) -> Wait | None:
         if self._message is None:
@@ -338,14 +335,14 @@ class Connection:
                 if self._status() is not None:
                     break
                 if self._failure is not None:
-                    raise self._error("send", self._failure, "sending failed to") from self._failure
+                    raise self._error("send", self._failure, "sending to {} failed") from self._failure
             try:
                 taken = self._hand_over(sock)
             except OSError as error:
                 if watching:
                     self._receive(sock)
                 if self._status() is None:
-                    raise self._error("send", error, "sending failed to") from error
+                    raise self._error("send", error, "sending to {} failed") from error
                 break
             if not taken:
                 return self._wait("send", readable=watching and not self._eof, writable=True)
@@ -386,7 +383,7 @@ class Connection:
             try:
                 self._tls.encrypt(plain)
             except OSError as error:  # ssl.SSLError: a TLS 1.2 server that asks to renegotiate, see _tls.py
-                raise self._error("send", error, "encrypting failed for") from error
+                raise self._error("send", error, "encrypting for {} failed") from error
         if self._closing == "now" and self._stream is None and not (self._piece or self._pieces or self._notified):
             self._tls.close_notify()  # in one write with the last record
             self._notified = True
@@ -403,7 +400,7 @@ class Connection:
         try:
             chunk = next(self._stream, b"")
         except Exception as error:
-            raise self._error("send", error, "reading data failed while sending to") from error
+            raise self._error("send", error, "reading data failed while sending to {}") from error
         if not chunk:
             self._stream = None
         return chunk
@@ -464,7 +461,7 @@ class Connection:
         if self._status() is not None:
             self._delivery = "answered"
         elif self._failure is not None:
-            raise self._error("close", self._failure, f"no {self._closing!r} from") from self._failure
+            raise self._error("close", self._failure, f"{{}} did not get to {self._closing!r}") from self._failure
         elif unacked == 0:
             self._delivery = "acked"
         now, end = monotonic(), self._sent_at + self._linger
@@ -476,7 +473,7 @@ class Connection:
         return Wait(readable=not self._eof, writable=False, until=end)
 
     def _settled(self, unacked: int | None) -> bool:
-        """What `closing` waits for has come."""
+        """Tell whether what `closing` waits for has come."""
         if self._closing == "acked" and self._whole:
             return unacked == 0 or self._failure is not None
         return self._eof or (self._answer is not None and self._answer.complete)
@@ -493,7 +490,7 @@ class Connection:
                 _tcp.half_close(sock)
         except OSError as error:
             if self._closing == "now":  # the peer has reset the connection: our kernel no longer has the bytes
-                raise self._error("send", error, "sending failed to") from error
+                raise self._error("send", error, "sending to {} failed") from error
             # Otherwise what is known is known already, and the connection has gone where it was to go.
         self._release(sock)
 
@@ -511,7 +508,7 @@ class Connection:
         if self._deadline is not None and monotonic() >= self._deadline:
             late = TimeoutError(errno.ETIMEDOUT, "timed out")
             raise self._error(
-                phase, late, "it took too long to send to" if phase == "send" else "no handshake with"
+                phase, late, "sending to {} failed" if phase == "send" else "the TLS handshake with {} failed"
             ) from late
 
     def _error(self, phase: str, cause: Exception, what: str) -> ConnectError | SendError:
@@ -519,7 +516,7 @@ class Connection:
         origin = self._route.origin
         sent = f" after {self.bytes_sent} bytes of the request" if self._begun else ""
         return (SendError if self._begun else ConnectError)(
-            f"{what} {self._route.where}{sent}: {reason(cause)}",
+            f"{what.format(self._route.where)}{sent}: {reason(cause)}",
             phase=phase,
             host=origin.host,
             port=origin.port,
@@ -527,11 +524,10 @@ class Connection:
             errno=getattr(cause, "errno", None),
         )
 
-
-_STEPS: dict[str, Callable[[Connection], Wait | None]] = {
-    "connecting": Connection._connect,
-    "handshaking": Connection._handshake,
-    "ready": Connection._await_request,
-    "sending": Connection._send,
-    "closing": Connection._close,
-}
+    _steps: ClassVar[dict[str, Callable[[Connection], Wait | None]]] = {
+        "connecting": _connect,
+        "handshaking": _handshake,
+        "ready": _await_request,
+        "sending": _send,
+        "closing": _close,
+    }

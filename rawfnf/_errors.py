@@ -48,7 +48,7 @@ class RawfnfError(Exception):
         return _restore, (type(self), str(self), *fields)
 
 
-def _restore(
+def _restore(  # noqa: PLR0917  # pickle calls it, by position
     cls: type[RawfnfError],
     message: str,
     phase: str,
@@ -85,9 +85,9 @@ _REMEDIES = {
     _errno.EADDRINUSE: "source_address is taken: give it the port 0",
     _errno.EACCES: "not permitted: check the socket's permissions and the firewall",
     _errno.EPERM: "not permitted: check the firewall",
-    _errno.ETIMEDOUT: "raise timeout, or check that host, port and firewall let you through",
-    _errno.ECONNRESET: "the peer reset the connection",
-    _errno.EPIPE: "the peer closed the connection",
+    _errno.ETIMEDOUT: "raise timeout, or check that the peer can be reached and reads what it is sent",
+    _errno.ECONNRESET: "the peer gave up: look for the reason in its log",
+    _errno.EPIPE: "the peer gave up: look for the reason in its log",
 }
 
 # OpenSSL's X509_V_ERR_ numbers (x509_vfy.h) that have a remedy of their own.

@@ -66,10 +66,8 @@ def post(
     """
     request = _request(url, params, headers, auth, method)
     message = request.message(data, json=json)
-    if closing is None:
-        closing = "now" if request.origin.scheme == "http" else "acked"
-    else:
-        closing = checked_closing(closing)
+    default: Closing = "now" if request.origin.scheme == "http" else "acked"
+    closing = default if closing is None else checked_closing(closing)
     linger = checked_seconds(linger, "linger")
     timeout = checked_timeout(timeout)
     if ssl_context is None and connect_to is None and source_address is None:
@@ -113,7 +111,7 @@ def _resolved(route: Route, deadline: float | None) -> tuple[_tcp.Address, ...]:
             raise TimeoutError(errno.ETIMEDOUT, "the resolver took longer than timeout")
     except OSError as error:
         raise ConnectError(
-            f"cannot resolve {route.where}: {reason(error)}",
+            f"cannot resolve {route.where}: {reason(error)}; check the spelling, and that this machine resolves names",
             phase="resolve",
             host=route.origin.host,
             port=route.origin.port,

@@ -202,7 +202,7 @@ class Request:
 
 
 def _whole(data: Data | None, json: object) -> tuple[bytes | None, bytes | memoryview] | None:
-    """Return Content-Type and body of what is in memory, None for a stream. The cheapest and most frequent forms first."""
+    """Return Content-Type and body of what is in memory, None for a stream; the most frequent forms first."""
     if json is not None:
         if data is not None:
             raise RequestError("data and json are both given: pass one of them")
@@ -222,7 +222,7 @@ def _whole(data: Data | None, json: object) -> tuple[bytes | None, bytes | memor
     if hasattr(data, "read") or isinstance(data, Iterable):
         return None
     raise RequestError(
-        f"data cannot be a {type(data).__name__}: pass bytes, str, a mapping, pairs, a binary file or an iterable of bytes"
+        f"data cannot be {type(data).__name__}: pass bytes, str, a mapping, pairs, a binary file, an iterable of bytes"
     )
 
 

@@ -105,7 +105,7 @@ def open_stream(family: int, source: Address | None) -> socket.SocketType:
     sock = socket.SocketType(family, _STREAM)
     try:
         if not _NONBLOCK:
-            sock.setblocking(False)
+            sock.settimeout(0.0)
         if source is not None:
             if _BIND_ADDRESS_NO_PORT is not None:
                 # The port is chosen at connect(), when the destination is known: otherwise one source address has

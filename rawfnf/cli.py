@@ -1,0 +1,450 @@
+"""The command line: `rawfnf post URL …`. Options are spelled, and behave, as curl's where curl has them."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import itertools
+import json
+import os
+import re
+import sys
+from time import monotonic
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from . import __version__, post
+from ._errors import RawfnfError, RequestError, reason
+from ._origin import parse_url
+from ._request import Request
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import TypeGuard
+
+    from ._connection import Receipt
+    from ._request import Auth, ConnectTo
+
+    Body = bytes | BinaryIO | Iterator[bytes]
+
+# Up to here, in bytes, a file or standard input is read whole: its length is then known, and many servers take no
+# chunked request. Beyond it streams, and shows its progress.
+_IN_MEMORY = 1024 * 1024
+_PIECE = 64 * 1024
+_SHOWN_BODY = 1024  # bytes of a body that -v shows
+
+_FORM, _JSON = "application/x-www-form-urlencoded", "application/json"
+_SECRET = re.compile(rb"(?im)^((?:proxy-)?authorization|cookie): *(\w+ )?.*$")
+
+_EXAMPLES = """
+examples:
+  rawfnf post https://collector.example/events --json '{"event": "start"}'
+  rawfnf post http://localhost:8080/upload --data-binary @big.bin --closing answered
+  tail -n 100 app.log | rawfnf post http://localhost:8080/log --data-binary @- -H 'Content-Type: text/plain'
+  rawfnf post http://agent/metrics --unix-socket /run/agent.sock -d cpu=0.7 -w json
+
+exit status (curl's numbers):
+  0 sent   2 bad arguments   6 cannot resolve   7 cannot connect   28 timed out
+  35 TLS handshake failed   55 failed while sending   60 certificate not trusted
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return _post(arguments)
+    except KeyboardInterrupt:
+        return 130  # 128 + SIGINT, as shells have it
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rawfnf",
+        description="Send an HTTP POST without waiting for the answer, and say what is known to have arrived.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"rawfnf {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    command = commands.add_parser(
+        "post",
+        help="send one request",
+        description="Send one request, and close without waiting for the answer.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.add_argument("url", metavar="URL", help="http:// is assumed where no scheme is given")
+    _add_request_options(command)
+    _add_connection_options(command)
+    _add_output_options(command)
+    return parser
+
+
+def _add_request_options(command: argparse.ArgumentParser) -> None:
+    option = command.add_argument_group("the request").add_argument
+    option(
+        "-d",
+        "--data",
+        action="append",
+        dest="data",
+        type=_stripped,
+        metavar="DATA|@FILE|@-",
+        help="form data; line ends and NULs of a file or standard input are left out; several are joined by '&'",
+    )
+    option(
+        "--data-binary",
+        action="append",
+        dest="data",
+        type=_as_it_is,
+        metavar="DATA|@FILE|@-",
+        help="the same, but as it is",
+    )
+    option(
+        "--json",
+        action="append",
+        type=_as_it_is,
+        metavar="JSON|@FILE|@-",
+        help="--data-binary with a Content-Type and Accept of application/json",
+    )
+    option(
+        "-H",
+        "--header",
+        action="append",
+        default=[],
+        metavar="'K: V'",
+        help="'K;' sends an empty field; 'Content-Type:' leaves that out",
+    )
+    option("-u", "--user", metavar="USER:PW", help="Basic authentication; asks for the password if there is no colon")
+    option("-X", "--request", default="POST", metavar="METHOD")
+
+
+def _add_connection_options(command: argparse.ArgumentParser) -> None:
+    option = command.add_argument_group("the connection").add_argument
+    option(
+        "-m",
+        "--max-time",
+        type=float,
+        default=5.0,
+        metavar="S",
+        help="seconds to resolve, connect, handshake and send; 0: no limit (default: 5)",
+    )
+    option(
+        "--closing",
+        choices=("now", "acked", "answered"),
+        help="close when our kernel has every byte, the peer's has, or the server answered (now; over TLS: acked)",
+    )
+    option(
+        "--linger",
+        type=float,
+        default=5.0,
+        metavar="S",
+        help="seconds that acked and answered may wait after sending (default: 5)",
+    )
+    option("--cacert", metavar="FILE", help="trust the certificates in this PEM file, not the system's")
+    option("--cert", metavar="FILE", help="client certificate, PEM")
+    option("--key", metavar="FILE", help="its private key, PEM")
+    option("-k", "--insecure", action="store_true", help="trust any certificate")
+    option(
+        "--connect-to",
+        action="append",
+        default=[],
+        metavar="HOST1:PORT1:HOST2:PORT2",
+        help="connect to the second where the URL says the first; empty parts match any, or change nothing",
+    )
+    option("--unix-socket", metavar="PATH", help="connect to this Unix socket, whatever the URL says")
+    option("--interface", metavar="ADDR", help="connect from this IP address")
+
+
+def _add_output_options(command: argparse.ArgumentParser) -> None:
+    option = command.add_argument_group("what is shown").add_argument
+    option("-w", "--write-out", choices=("json",), help="write what is known to standard output as JSON")
+    option("-v", "--verbose", action="store_true", help="show the bytes sent, credentials masked, on standard error")
+
+
+def _post(arguments: argparse.Namespace) -> int:
+    try:
+        receipt = _send(arguments)
+    except RawfnfError as error:
+        status = _exit_status(error)
+        if arguments.write_out:
+            print(json.dumps(_error_report(error, status)))
+        print(f"rawfnf: {error}", file=sys.stderr)
+        return status
+    if arguments.write_out:
+        print(json.dumps({**receipt._asdict(), "timings": receipt.timings._asdict()}))
+    else:
+        print(_line(receipt))
+    return 0
+
+
+def _send(arguments: argparse.Namespace) -> Receipt:
+    url = arguments.url if "://" in arguments.url else f"http://{arguments.url}"
+    body = _body(arguments)
+    headers = _headers(arguments)
+    auth = _auth(arguments.user)
+    if arguments.verbose:
+        _show(Request(url, headers=headers, auth=auth, method=arguments.request), body)
+    progress = None
+    if not isinstance(body, bytes) and sys.stderr.isatty():
+        body, progress = _watched(body)
+    try:
+        return post(
+            url,
+            body,
+            headers=headers,
+            auth=auth,
+            method=arguments.request,
+            timeout=arguments.max_time or None,
+            closing=arguments.closing,
+            linger=arguments.linger,
+            ssl_context=_context(arguments),
+            connect_to=_connect_to(url, arguments),
+            source_address=arguments.interface,
+        )
+    finally:
+        if progress is not None:
+            progress.clear()
+
+
+# --- what is sent --------------------------------------------------------------------------------------------------
+
+
+def _stripped(value: str) -> Callable[[], Body]:
+    return lambda: _content(value, lambda piece: piece.translate(None, b"\r\n\0"))
+
+
+def _as_it_is(value: str) -> Callable[[], Body]:
+    return lambda: _content(value, None)
+
+
+def _content(value: str, change: Callable[[bytes], bytes] | None) -> Body:
+    """Return what an option's value stands for: itself, or what @FILE or @- holds."""
+    if not value.startswith("@"):
+        return os.fsencode(value)
+    try:
+        file: BinaryIO = sys.stdin.buffer if value == "@-" else open(value[1:], "rb")  # noqa: SIM115  # it may stream
+        first = file.read(_IN_MEMORY + 1)
+        if len(first) <= _IN_MEMORY:
+            if value != "@-":
+                file.close()
+            return change(first) if change else first
+        if change is None and file.seekable():
+            file.seek(-len(first), os.SEEK_CUR)
+            return file
+    except OSError as error:
+        raise RequestError(f"cannot read {value[1:]!r}: {reason(error)}") from error
+    pieces = itertools.chain((first,), iter(lambda: file.read(_PIECE), b""))
+    return map(change, pieces) if change else pieces
+
+
+def _is_file(body: Body) -> TypeGuard[BinaryIO]:
+    return hasattr(body, "seek")
+
+
+def _body(arguments: argparse.Namespace) -> Body:
+    if arguments.json and arguments.data:
+        raise RequestError("--json stands beside -d or --data-binary: give one of them")
+    contents: list[Callable[[], Body]] = arguments.json or arguments.data or []
+    bodies = [content() for content in contents]
+    if len(bodies) == 1:
+        return bodies[0]
+    return (b"" if arguments.json else b"&").join(
+        body if isinstance(body, bytes) else b"".join(body) for body in bodies
+    )
+
+
+def _headers(arguments: argparse.Namespace) -> list[tuple[str | bytes, str | bytes]]:
+    """Return curl's -H values as fields, with the Content-Type that -d and --json bring along."""
+    defaults = {}
+    if arguments.json:
+        defaults = {"content-type": ("Content-Type", _JSON), "accept": ("Accept", _JSON)}
+    elif arguments.data:
+        defaults = {"content-type": ("Content-Type", _FORM)}
+    fields: list[tuple[str | bytes, str | bytes]] = []
+    for text in arguments.header:
+        name, colon, value = text.partition(":")
+        empty = not colon and name.endswith(";")
+        if not (colon or empty):
+            raise RequestError(f"-H {text!r} holds no field: write 'Name: value', or 'Name;' for an empty one")
+        removed = defaults.pop(name.rstrip(";").lower(), None)
+        if value.strip() or empty:
+            fields.append((name.rstrip(";"), os.fsencode(value.strip())))
+        elif removed is None:
+            raise RequestError(f"-H {text!r} leaves out a field that is not there: write 'Name;' to send it empty")
+    return [*defaults.values(), *fields]
+
+
+def _auth(user: str | None) -> Auth | None:
+    if user is None:
+        return None
+    name, colon, password = user.partition(":")
+    if not colon:
+        from getpass import getpass
+
+        password = getpass(f"Password for {name!r}: ")
+    return os.fsencode(name), os.fsencode(password)
+
+
+# --- how it is sent ------------------------------------------------------------------------------------------------
+
+
+def _context(arguments: argparse.Namespace) -> ssl.SSLContext | None:
+    if not (arguments.cacert or arguments.cert or arguments.key or arguments.insecure):
+        return None
+    import ssl  # with _tls, for https only
+
+    from . import _tls
+
+    try:
+        context = _tls.client_context(arguments.cacert)
+    except OSError as error:  # ssl.SSLError is one
+        raise RequestError(f"--cacert {arguments.cacert!r} cannot be used: {reason(error)}") from error
+    if arguments.insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if arguments.key and not arguments.cert:
+        raise RequestError("--key stands without --cert: give the certificate too")
+    if arguments.cert:
+        try:
+            context.load_cert_chain(arguments.cert, arguments.key)
+        except OSError as error:
+            raise RequestError(f"--cert {arguments.cert!r} or its key cannot be used: {reason(error)}") from error
+    return context
+
+
+def _connect_to(url: str, arguments: argparse.Namespace) -> ConnectTo | None:
+    if arguments.unix_socket:
+        return cast("str", arguments.unix_socket)
+    origin = parse_url(url).origin
+    for rule in arguments.connect_to:
+        host1, port1, host2, port2 = _connect_to_rule(rule)
+        if host1.lower() in ("", origin.host) and port1 in ("", str(origin.port)):
+            return host2 or origin.host, int(port2 or origin.port)
+    return None
+
+
+def _connect_to_rule(rule: str) -> tuple[str, str, str, str]:
+    host = r"(\[[^\]]*\]|[^:]*)"
+    match = re.fullmatch(rf"{host}:(\d*):{host}:(\d*)", rule)
+    if match is None:
+        raise RequestError(f"--connect-to {rule!r} is not HOST1:PORT1:HOST2:PORT2")
+    host1, port1, host2, port2 = match.groups()
+    return host1.strip("[]"), port1, host2.strip("[]"), port2
+
+
+# --- what is shown -------------------------------------------------------------------------------------------------
+
+
+def _show(request: Request, body: Body) -> None:
+    """Write the request to standard error, as curl -v does, with credentials masked and a long body cut."""
+    if isinstance(body, bytes):
+        wire = request.encode(body)
+    elif _is_file(body):
+        here = body.tell()
+        wire = bytes(request.message(body).pieces[0])
+        body.seek(here)
+    else:
+        wire = request.encode(iter(()))  # the head is the same, whatever the chunks are
+    head, _, sent = wire.partition(b"\r\n\r\n")
+    lines = [*_SECRET.sub(rb"\1: \2***", head.replace(b"\r\n", b"\n")).split(b"\n"), b""]
+    if isinstance(body, bytes) or _is_file(body):
+        lines += sent[:_SHOWN_BODY].splitlines()
+    if not isinstance(body, bytes) or len(body) > _SHOWN_BODY:
+        lines.append(b"[and so on]")
+    for line in lines:
+        print(">", _printable(line), file=sys.stderr)
+
+
+def _printable(line: bytes) -> str:
+    text = line.decode("utf-8", "replace")
+    return "".join(char if char == "\t" or (char.isprintable() and char != "\ufffd") else "." for char in text)
+
+
+def _line(receipt: Receipt) -> str:
+    peer = receipt.peer if isinstance(receipt.peer, str) else "{}:{}".format(*receipt.peer)
+    delivery = receipt.delivery if receipt.status is None else f"{receipt.delivery} {receipt.status}"
+    phases = ", ".join(f"{name} {_milliseconds(spent)}" for name, spent in receipt.timings._asdict().items() if spent)
+    tls = f" over {receipt.tls_version}" if receipt.tls_version else ""
+    return f"{delivery}: {receipt.bytes_sent} bytes to {peer}{tls} in {_milliseconds(sum(receipt.timings))} ({phases})"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def _error_report(error: RawfnfError, status: int) -> dict[str, Any]:
+    fields = ("phase", "host", "port", "bytes_sent", "errno")
+    return {
+        "error": type(error).__name__,
+        "message": str(error),
+        **{field: getattr(error, field) for field in fields},
+        "exit_status": status,
+    }
+
+
+def _exit_status(error: RawfnfError) -> int:
+    if isinstance(error, RequestError):
+        return 2
+    if getattr(error.__cause__, "verify_code", None) is not None:
+        return 60
+    if error.errno == errno.ETIMEDOUT:
+        return 28
+    return {"resolve": 6, "connect": 7, "handshake": 35}.get(error.phase, 55)
+
+
+class _Progress:
+    """A bar on standard error, redrawn in place; `total` in bytes, None if nobody knows."""
+
+    _WIDTH = 30
+    _INTERVAL = 0.1  # seconds between two drawings
+
+    def __init__(self, total: int | None) -> None:
+        self._total = total
+        self._done = 0
+        self._next = 0.0
+
+    def add(self, piece: bytes) -> bytes:
+        """Count a piece that has been read for sending, and pass it on."""
+        self._done += len(piece)
+        now = monotonic()
+        if now >= self._next:
+            self._next = now + self._INTERVAL
+            print(f"\r{self._drawn()}\033[K", end="", file=sys.stderr, flush=True)
+        return piece
+
+    def clear(self) -> None:
+        """Leave the line as it was found."""
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+    def _drawn(self) -> str:
+        done = f"{self._done / 1048576:.1f} MiB"
+        if not self._total:
+            return f"sending {done}"
+        share = min(1.0, self._done / self._total)
+        bar = "#" * round(share * self._WIDTH)
+        return f"sending [{bar:<{self._WIDTH}}] {share:4.0%} of {self._total / 1048576:.1f} MiB"
+
+
+class _WatchedFile:
+    """What `post` asks of a file, with its progress shown."""
+
+    def __init__(self, file: BinaryIO, progress: _Progress) -> None:
+        self.tell, self.seek = file.tell, file.seek
+        self._file, self._progress = file, progress
+
+    def read(self, size: int) -> bytes:
+        return self._progress.add(self._file.read(size))
+
+
+def _watched(body: BinaryIO | Iterator[bytes]) -> tuple[Any, _Progress]:
+    """Return the body in a shape that draws its progress while `post` reads it."""
+    if not _is_file(body):
+        progress = _Progress(None)
+        return map(progress.add, body), progress
+    here = body.tell()
+    progress = _Progress(body.seek(0, os.SEEK_END) - here)
+    body.seek(here)
+    return _WatchedFile(body, progress), progress
