@@ -27,9 +27,10 @@ AF_UNIX: int | None = getattr(socket, "AF_UNIX", None)
 
 _NONBLOCK: int = getattr(socket, "SOCK_NONBLOCK", 0)
 _STREAM = socket.SOCK_STREAM | _NONBLOCK
-_MORE: int = getattr(socket, "MSG_MORE", 0)
-# Python ignores SIGPIPE, but a program that embeds it, or restored the default for its children, may not.
-_NOSIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
+# Python ignores SIGPIPE, but a program that embeds it, or restored the default for its children, may not. Plain ints,
+# and joined here: socket's flags are enums, whose "|" takes longer than the system call.
+_SEND = int(getattr(socket, "MSG_NOSIGNAL", 0))
+_SEND_MORE = _SEND | int(getattr(socket, "MSG_MORE", 0))
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 # linux/in.h; the socket module has it from Python 3.12 on.
 _BIND_ADDRESS_NO_PORT = 24 if sys.platform == "linux" else None
@@ -163,7 +164,7 @@ def send(sock: socket.SocketType, data: bytes | memoryview, *, more: bool) -> in
     0.01 ms then, after 200 ms without.
     """
     try:
-        return sock.send(data, _NOSIGNAL | _MORE if more else _NOSIGNAL)
+        return sock.send(data, _SEND_MORE if more else _SEND)
     except BlockingIOError:
         return 0
 
@@ -182,9 +183,9 @@ def unacked_bytes(sock: socket.SocketType) -> int | None:
     None where the system does not tell. Linux: SIOCOUTQ, which is write_seq - snd_una (tcp_ioctl()); it is 0 in
     SYN_SENT, and after a reset, so it means something only on a connection that was established and has no error.
     """
-    if sys.platform != "linux":
-        return None
-    return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    if sys.platform == "linux":
+        return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    return None
 
 
 def pending_error(sock: socket.SocketType) -> OSError | None:
