@@ -202,7 +202,7 @@ class Connection:
 
     def abort(self) -> None:
         """Close now, whatever the state: by RST in the middle of a request, otherwise by FIN. Never raises OSError."""
-        sock = self._socket
+        sock, self.state = self._socket, "closed"
         if sock is None:
             return
         with suppress(OSError):  # the peer was faster: there is no connection left to end in one way or the other
@@ -330,6 +330,7 @@ class Connection:
         sock, _ = self._parts()
         watching = self._closing != "now"
         while self._out or self._load():
+            self._raise_if_late("send")
             if watching and self._begun:  # RFC 9112 §9.5: a server may answer before it has read everything
                 self._receive(sock)
                 if self._status() is not None:
@@ -346,7 +347,6 @@ class Connection:
                 break
             if not taken:
                 return self._wait("send", readable=watching and not self._eof, writable=True)
-            self._raise_if_late("send")
         else:
             self._whole = True
         self._sent_at = monotonic()

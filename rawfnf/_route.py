@@ -59,14 +59,14 @@ def route_to(
         RequestError: naming the option.
 
     """
-    where = f"{origin.host}:{origin.port}"
+    where = _shown(origin.host, origin.port)
     if connect_to is None:
         host, port = origin.host, origin.port
         address = _literal(host, port, "url")
     elif isinstance(connect_to, tuple):
         host, port = _host_and_port(connect_to, "connect_to")
         address = _literal(host, port, "connect_to")
-        where += f" (connect_to {host}:{port})"
+        where += f" (connect_to {_shown(host, port)})"
     else:
         host, port = "", 0
         address = _unix_address(connect_to)
@@ -108,6 +108,10 @@ def checked_closing(closing: str) -> Closing:
         if closing == known:
             return known  # type: ignore[return-value]  # a str out of a tuple of literals
     raise RequestError(f"closing must be one of {', '.join(map(repr, _CLOSINGS))}, not {closing!r}")
+
+
+def _shown(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _literal(host: str, port: int, name: str) -> _tcp.Address | None:
