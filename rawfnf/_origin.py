@@ -16,10 +16,9 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?#]*)([^?#]*)(\?[^#]*)?(?:#.*)?", re.DOTALL)
 _AUTHORITY = re.compile(r"(?:(.*)@)?(?:\[([^\[\]@]*)\]|([^:\[\]@]*))(?::([0-9]*))?", re.DOTALL)
 
-# RFC 3986 §3.3: pchar = unreserved / pct-encoded / sub-delims / ":" / "@"; §3.4: a query adds "/" and "?".
-# A "%" that starts no escape is itself illegal, and becomes %25.
-_ILLEGAL_IN_PATH = re.compile(r"%(?![0-9A-Fa-f]{2})|[^A-Za-z0-9\-._~%!$&'()*+,;=:@/]")
-_ILLEGAL_IN_QUERY = re.compile(r"%(?![0-9A-Fa-f]{2})|[^A-Za-z0-9\-._~%!$&'()*+,;=:@/?]")
+# RFC 3986 §3.3: pchar = unreserved / pct-encoded / sub-delims / ":" / "@", and "/" between segments; §3.4: a query adds
+# "?", which a path that is split off has lost. A "%" that starts no escape is itself illegal, and becomes %25.
+_ILLEGAL = re.compile(r"%(?![0-9A-Fa-f]{2})|[^A-Za-z0-9\-._~%!$&'()*+,;=:@/?]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 # RFC 1123 §2.1 and RFC 1035 §2.3.4 bound names to 63 octets a label, 253 in all. The underscore is no host name's, but
@@ -83,18 +82,13 @@ def parse_url(url: str) -> Target:
     userinfo, literal, name, port_text = authority.groups()
     host = _ipv6(literal, shown) if literal is not None else host_name(name, f"url {shown!r}")
     port = _port(port_text, shown) if port_text else _DEFAULT_PORTS[scheme]
-    query = "?" + escape_query(match[4][1:]) if match[4] is not None else ""
-    return Target(Origin(scheme, host, port), escape_path(match[3] or "/"), query, _userinfo(userinfo))
+    query = "?" + escaped(match[4][1:]) if match[4] is not None else ""
+    return Target(Origin(scheme, host, port), escaped(match[3] or "/"), query, _userinfo(userinfo))
 
 
-def escape_path(path: str) -> str:
-    """Percent-encode, as UTF-8, what a path may not hold; escapes that are there stay as they are."""
-    return _ILLEGAL_IN_PATH.sub(_escaped, path)
-
-
-def escape_query(query: str) -> str:
-    """Percent-encode, as UTF-8, what a query may not hold; escapes that are there stay as they are."""
-    return _ILLEGAL_IN_QUERY.sub(_escaped, query)
+def escaped(text: str) -> str:
+    """Percent-encode, as UTF-8, what a path or query may not hold; escapes that are there stay as they are."""
+    return _ILLEGAL.sub(_octets_escaped, text)
 
 
 def parse_path(path: str) -> str:
@@ -106,7 +100,7 @@ def parse_path(path: str) -> str:
         raise RequestError(f"path {path!r} must begin with '/'")
     if "?" in path or "#" in path:
         raise RequestError(f"path {path!r} holds a '?' or '#': give a query as params, or escape them (%3F, %23)")
-    return escape_path(path)
+    return escaped(path)
 
 
 def host_name(name: str, where: str) -> str:
@@ -136,7 +130,7 @@ def _refuse_unsendable(text: str, where: str) -> None:
         raise RequestError(f"{where} holds a lone surrogate at {error.start}, which UTF-8 cannot encode") from None
 
 
-def _escaped(match: re.Match[str]) -> str:
+def _octets_escaped(match: re.Match[str]) -> str:
     return "".join(f"%{octet:02X}" for octet in match[0].encode())
 
 

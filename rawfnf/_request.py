@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import h11
 
 from ._errors import RequestError, reason
-from ._origin import Origin, escape_query, parse_path, parse_url
+from ._origin import Origin, escaped, parse_path, parse_url
 
 if TYPE_CHECKING:
     import os
@@ -490,4 +490,4 @@ def _with_params(query: str, params: Params | None) -> str:
 def _escaped_params(params: str) -> str:
     if _CONTROL.search(_utf8(params, "params")):
         raise RequestError("params hold a control character: remove or escape it")
-    return escape_query(params)
+    return escaped(params)
