@@ -19,7 +19,7 @@ BAD_START, INTERRUPTED, TERMINATED = 2, 130, 143
 
 
 def missing(options: Options) -> list[str]:
-    """Packages that this run needs and that are not installed."""
+    """Return packages that this run needs and that are not installed."""
     needed = NEEDED + (NEEDED_TO_PLOT if options.plot else ())
     return [package for package in needed if importlib.util.find_spec(package) is None]
 
@@ -30,12 +30,12 @@ def terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - t
 
 
 def main() -> int:
-    """Returns the exit status: 0, 1 (--flat: not flat), 2 (a bad start, or a promise of delivery that was broken)."""
+    """Return the exit status: 0, 1 (--flat: not flat), 2 (a bad start, or a promise of delivery that was broken)."""
     options = parse(sys.argv[1:])
     if packages := missing(options):
         print(f"bench needs {', '.join(packages)}: pip install -e '.[bench]'", file=sys.stderr)
         return BAD_START
-    from .run import run  # noqa: PLC0415 - imports the packages looked for above
+    from .run import run  # imports the packages looked for above
 
     signal.signal(signal.SIGTERM, terminate)
     try:

@@ -17,7 +17,7 @@ class Certificates(NamedTuple):
 
 def issue(folder: Path) -> Certificates:
     """Write fresh certificates for 127.0.0.1 into `folder`."""
-    import trustme  # noqa: PLC0415 - needed by TLS scenarios only, and takes a while to import
+    import trustme  # needed by TLS scenarios only, and takes a while to import
 
     made = Certificates(folder / "authority.pem", folder / "server.pem")
     authority = trustme.CA()

@@ -3,7 +3,7 @@
 A contender is a function of a `Target`; what can be prepared once (a Session, a TLS context) it prepares there, and
 returns the function whose calls are timed.
 """
-# ruff: noqa: PLC0415 - a worker must load no package but its own contender's: what is left behind is measured
+# The packages are imported where they are used: a worker is to load none but its own contender's.
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Target(NamedTuple):
     cafile: str | None  # None: the system's trust store
 
     def context(self) -> ssl.SSLContext | None:
-        """A TLS client context that trusts the embedded receiver; None on plain TCP."""
+        """Return a TLS client context that trusts the embedded receiver; None on plain TCP."""
         return ssl.create_default_context(cafile=self.cafile) if self.tls else None
 
 
@@ -76,7 +76,7 @@ def rawfnf_answered(target: Target) -> Post:
 
 
 def requests_trick(target: Target) -> Post:
-    """The approach that rawfnf is to replace: give up reading the answer at once."""
+    """Give up reading the answer at once: the approach that rawfnf is to replace."""
     import requests
 
     verify = target.cafile or True
@@ -89,7 +89,7 @@ def requests_trick(target: Target) -> Post:
 
 
 def requests_session_trick(target: Target) -> Post:
-    """The same on a Session, which may reuse its connection when the answer came within the timeout."""
+    """Do the same on a Session, which may reuse its connection when the answer came within the timeout."""
     import requests
 
     session = requests.Session()
@@ -104,7 +104,7 @@ def requests_session_trick(target: Target) -> Post:
 
 
 def raw_socket(target: Target) -> Post:
-    """What one writes by hand: connect, sendall, half-close, close."""
+    """Connect, sendall, half-close, close: what one writes by hand."""
     context = target.context()
 
     def post(body: Body) -> None:
@@ -120,13 +120,13 @@ def raw_socket(target: Target) -> Post:
 
 
 def connect(target: Target, context: ssl.SSLContext | None) -> socket.socket:
-    """A connected socket, over TLS when there is a context."""
+    """Return a connected socket, over TLS when there is a context."""
     sock = socket.create_connection((target.host, target.port))
     return context.wrap_socket(sock, server_hostname=target.host) if context else sock
 
 
 def request_head(target: Target, kind: str, length: int) -> bytes:
-    """A head with the fields that rawfnf sends as well."""
+    """Return a head with the fields that rawfnf sends as well."""
     return (
         f"POST {target.path} HTTP/1.1\r\nHost: {target.host}:{target.port}\r\nUser-Agent: bench\r\n"
         f"Content-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"

@@ -27,7 +27,7 @@ RATE = 50
 
 
 def target_of(url: str) -> Target:
-    """What the workers need to know of a URL; ValueError says what is wrong with it."""
+    """Return what the workers need to know of a URL; ValueError says what is wrong with it."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"--url needs http://… or https://…, not {url!r}")

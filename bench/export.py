@@ -16,7 +16,11 @@ def write(run: Run, path: Path) -> None:
     found = {
         "metadata": run.metadata,
         "tables": [
-            {"scenario": table.scenario._asdict(), "rows": [row._asdict() for row in table.rows]}
+            {
+                "scenario": table.scenario._asdict(),
+                "others": table.others,
+                "rows": [row._asdict() for row in table.rows],
+            }
             for table in run.tables
         ],
         "footprints": [footprint._asdict() for footprint in run.footprints],

@@ -1,4 +1,4 @@
-"""Do memory and descriptors stay what they are over very many posts in one process?"""
+"""Whether memory and descriptors stay what they are over very many posts in one process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import psutil
 
 from .contenders import NOW
-from .measure import WARM_UP, Lane, Measurement, row_of
+from .measure import WARM_UP, Lane, Measurement, descriptors_of, row_of
 from .scenarios import Scenario
 
 if TYPE_CHECKING:
@@ -44,17 +44,17 @@ class Flatness(NamedTuple):
 
     @property
     def flat(self) -> bool:
-        """Is the last look like the first?"""
+        """Whether the last look is like the first."""
         first, last = self.looks[0], self.looks[-1]
         same = (first.descriptors, first.threads) == (last.descriptors, last.threads)
         return same and last.rss_kib - first.rss_kib <= NOISE_KIB
 
 
 def look(lane: Lane) -> Look:
-    """What the lane's worker holds now."""
+    """Return what the lane's worker holds now."""
     process = psutil.Process(lane.worker.pid)
     with process.oneshot():
-        return Look(lane.next, process.memory_info().rss // 1024, process.num_fds(), process.num_threads())
+        return Look(lane.next, process.memory_info().rss // 1024, descriptors_of(process), process.num_threads())
 
 
 def post_until(lane: Lane, posts: int, number: int, tick: Callable[[int], None]) -> None:

@@ -26,8 +26,9 @@
 
 #define MARK "##########"
 #define MARK_SIZE 10
-/* As PACE_NS in worker.py. */
+/* As in worker.py. */
 #define PACE_NS 250000000u
+#define REST_NS 50000u
 
 static uint64_t read_clock(clockid_t clock)
 {
@@ -56,7 +57,7 @@ static int post(const struct addrinfo *to, const char *request, size_t size)
     return error;
 }
 
-/* Waits until the receiver has accounted for `posts` posts; returns 0 when it did not within PACE_NS. */
+/* Waits until the receiver has accounted for `posts` posts and sleeps; returns 0 if it has not within PACE_NS. */
 static int pace(const uint64_t *settled, uint64_t posts)
 {
     uint64_t limit = read_clock(CLOCK_MONOTONIC) + PACE_NS;
@@ -65,6 +66,9 @@ static int pace(const uint64_t *settled, uint64_t posts)
             return 0;
         sched_yield();
     }
+    uint64_t rested = read_clock(CLOCK_MONOTONIC) + REST_NS;
+    while (read_clock(CLOCK_MONOTONIC) < rested)
+        sched_yield();
     return 1;
 }
 

@@ -39,7 +39,7 @@ def compile_floor(folder: Path) -> Path:
 
 
 def arguments(program: Path, assignment: Assignment) -> list[str]:
-    """The command line that makes the C loop post the same bodies as the others."""
+    """Return the command line that makes the C loop post the same bodies as the others."""
     content = payload(0) | {"id": MARK}
     if assignment.form:
         encoded, kind = form_encoded(content).replace(b"%23", b"#"), "application/x-www-form-urlencoded"

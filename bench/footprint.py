@@ -1,4 +1,9 @@
-"""What importing and one post cost a fresh interpreter: time, and peak memory."""
+"""What importing and one post cost a fresh interpreter: time, and peak memory.
+
+All subjects read their bytecode from one cache of this run, which a first round fills. Otherwise rawfnf could be
+compiled anew each time (a source tree that cannot be written to, PYTHONDONTWRITEBYTECODE) and be compared with an h11
+that pip has compiled: that makes it seem to cost two to three times as much.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +18,7 @@ from .results import Footprint
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable
+    from pathlib import Path
 
 # Interpreters per subject; and for the large ones, which are shown for orientation only, every so many rounds.
 ROUNDS = 15
@@ -53,11 +59,23 @@ SUBJECTS = (
 )
 
 
-def fresh(subject: Subject, url: str) -> tuple[int, list[int]]:
+def with_bytecode(cache: Path) -> dict[str, str]:
+    """Return the environment of an interpreter that keeps its bytecode in `cache`."""
+    return {name: value for name, value in environment().items() if name != "PYTHONDONTWRITEBYTECODE"} | {
+        "PYTHONPYCACHEPREFIX": str(cache)
+    }
+
+
+def fresh(subject: Subject, url: str, cache: Path) -> tuple[int, list[int]]:
     """One fresh interpreter: nanoseconds of the import, and its peak in KiB if the system tells."""
     script = SCRIPT.format(imports=subject.imports, post=subject.post)
     done = subprocess.run(  # noqa: S603 - our own interpreter and script
-        [sys.executable, "-c", script, url], cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
+        [sys.executable, "-c", script, url],
+        cwd=ROOT,
+        env=with_bytecode(cache),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise ChildError(f"import {subject.name}: {done.stderr.strip().splitlines()[-1]}")
@@ -65,14 +83,14 @@ def fresh(subject: Subject, url: str) -> tuple[int, list[int]]:
     return ns, peak
 
 
-def measure(url: str, chooser: random.Random, tick: Callable[[], None]) -> list[Footprint]:
+def measure(url: str, cache: Path, chooser: random.Random, tick: Callable[[], None]) -> list[Footprint]:
     """All subjects, interleaved in random order, after a round that only fills the caches of bytecode and files."""
     found = {subject: Footprint(subject.name, [], []) for subject in SUBJECTS}
     for number in range(-1, ROUNDS):
         due = [subject for subject in SUBJECTS if number < 0 or number % subject.every == 0]
         chooser.shuffle(due)
         for subject in due:
-            ns, peak = fresh(subject, url)
+            ns, peak = fresh(subject, url, cache)
             if number >= 0:
                 found[subject].import_ns.append(ns)
                 found[subject].peak_kib.extend(peak)

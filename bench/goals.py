@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def p50(tables: Sequence[Table], scenario: str, contender: str) -> int | None:
-    """A median of this run, but only of a row that lost nothing: a latency without its delivered count is void."""
+    """Return a median of this run, but only of a row that lost nothing: any other latency is void."""
     rows = [table.row(contender) for table in tables if table.scenario.name == scenario]
     return next((percentile(row.ns, 50) for row in rows if row and row.whole), None)
 

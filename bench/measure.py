@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import sys
 import time
 from collections import Counter
 from contextlib import ExitStack
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import psutil
 
 from . import floor
+from .bystanders import Usage, cores_used_by_others, usage
 from .contenders import CONTENDERS, LINGER, Contender, Target
 from .payload import form_encoded, payload
 from .processes import ChildError, WorkerProcess, python
@@ -73,9 +75,16 @@ class Left(NamedTuple):
 
 
 def held_by(pid: int) -> Left:
-    """What the process holds now."""
+    """Return what the process holds now."""
     process = psutil.Process(pid)
-    return Left(process.num_threads(), process.num_fds())
+    return Left(process.num_threads(), descriptors_of(process))
+
+
+def descriptors_of(process: psutil.Process) -> int:
+    """Its open descriptors; on Windows, handles."""
+    if sys.platform == "win32":
+        return process.num_handles()
+    return process.num_fds()
 
 
 class Lane:
@@ -128,7 +137,7 @@ class Lane:
             self.after = held_by(self.worker.pid)
 
     def expected(self, number: int) -> str:
-        """The SHA-256 of what post `number` sent."""
+        """Return the SHA-256 of what post `number` sent."""
         encode = form_encoded if self.form else self.contender.json
         return hashlib.sha256(encode(payload(number))).hexdigest()
 
@@ -195,6 +204,8 @@ class Measurement:
         self.missing: dict[str, Row] = {}
         self.stack = ExitStack()
         self.overdue = 0.0  # when what runs alongside should be done
+        self.before = Usage(0.0, 0.0, 0.0)
+        self.others: float | None = None
 
     def __enter__(self) -> Self:
         if self.scenario.busy:
@@ -249,6 +260,8 @@ class Measurement:
         for lane in lanes:
             lane.post(WARM_UP, WARM_UP_POSTS, WARM_UP_SECONDS)
         most = self.most()
+        pids = self.pids()
+        self.before = usage(pids)
         start = time.monotonic()
         for number in itertools.count():
             self.bench.random.shuffle(lanes)
@@ -257,10 +270,20 @@ class Measurement:
             gone = time.monotonic() - start
             tick(gone)
             if gone > seconds or all(lane.failure or lane.next >= most for lane in lanes):
+                self.others = self.used_by_others(pids)
                 return
 
+    def pids(self) -> list[int]:
+        """Return the processes that measure."""
+        lanes = [*self.lanes.values(), *self.alongside.values()]
+        return [self.bench.receiver.pid, *(lane.worker.pid for lane in lanes if not lane.failure)]
+
+    def used_by_others(self, pids: list[int]) -> float | None:
+        """Cores that bystanders used since `before`; None when a worker is gone, and with it its share."""
+        return cores_used_by_others(self.before, usage(pids)) if pids == self.pids() else None
+
     def most(self) -> int:
-        """Posts per contender: what the scenario wants, but no more than the receiver can hold open."""
+        """Return how many posts per contender: what the scenario wants, but no more than the receiver can hold open."""
         if self.scenario.busy and self.bench.receiver.descriptors:
             return min(self.scenario.most, int(self.bench.receiver.descriptors * USABLE / len(self.lanes)))
         return self.scenario.most
@@ -284,4 +307,4 @@ class Measurement:
         }
         rows |= self.missing
         self.stack.close()
-        return Table(self.scenario, [rows[known.name] for known in CONTENDERS if known.name in rows])
+        return Table(self.scenario, [rows[known.name] for known in CONTENDERS if known.name in rows], self.others)

@@ -34,7 +34,7 @@ def collect(seed: int) -> dict[str, str]:
 
 
 def version(package: str) -> str:
-    """The installed version, or `missing`."""
+    """Return the installed version, or `missing`."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -42,7 +42,7 @@ def version(package: str) -> str:
 
 
 def processor() -> str:
-    """The model of the CPU."""
+    """Return the model of the CPU."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

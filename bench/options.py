@@ -35,7 +35,7 @@ class Options(NamedTuple):
 
 
 def parse(arguments: Sequence[str]) -> Options:
-    """The options; ends the program when there is something wrong with them."""
+    """Return the options; end the program when there is something wrong with them."""
     known_options = parser()
     given = known_options.parse_args(arguments)
     if given.flat and (given.url or given.scenario or given.json or given.plot):
@@ -79,7 +79,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def positive(text: str) -> float:
-    """A number above zero."""
+    """Return a number above zero."""
     value = float(text)
     if not (value > 0 and math.isfinite(value)):
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
@@ -87,7 +87,7 @@ def positive(text: str) -> float:
 
 
 def count(text: str) -> int:
-    """A whole number above zero."""
+    """Return a whole number above zero."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
@@ -95,7 +95,7 @@ def count(text: str) -> int:
 
 
 def output(text: str) -> Path:
-    """A file name in a folder that exists: better refused now than after the run."""
+    """Return a file name in a folder that exists: better refused now than after the run."""
     path = Path(text)
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
@@ -103,7 +103,7 @@ def output(text: str) -> Path:
 
 
 def picture(text: str) -> Path:
-    """A file name with a format that can be drawn."""
+    """Return a file name with a format that can be drawn."""
     path = output(text)
     if path.suffix.lower() not in FORMATS:
         raise argparse.ArgumentTypeError(f"{text} does not end in {' or '.join(FORMATS)}")

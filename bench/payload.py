@@ -17,7 +17,7 @@ class Body(TypedDict, total=False):
 
 
 def payload(number: int) -> Payload:
-    """The payload of post `number`: 100 bytes as compact JSON."""
+    """Return the payload of post `number`: 100 bytes as compact JSON."""
     return {
         "device": "boiler-07",
         "id": f"{number:010d}",
@@ -27,20 +27,20 @@ def payload(number: int) -> Payload:
 
 
 def body(number: int, *, form: bool) -> Body:
-    """The payload of post `number` as keyword argument of a post function."""
+    """Return the payload of post `number` as keyword argument of a post function."""
     return {"data": payload(number)} if form else {"json": payload(number)}
 
 
 def form_encoded(content: Payload) -> bytes:
-    """The bytes of `data={...}`, as requests and rawfnf encode it."""
+    """Return the bytes of `data={...}`, as requests and rawfnf encode it."""
     return urlencode(content).encode()
 
 
 def compact_json(content: Payload) -> bytes:
-    """The bytes of `json={...}` as rawfnf encodes it."""
+    """Return the bytes of `json={...}` as rawfnf encodes it."""
     return json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def spaced_json(content: Payload) -> bytes:
-    """The bytes of `json={...}` as requests encodes it: json.dumps with its default separators."""
+    """Return the bytes of `json={...}` as requests encodes it: json.dumps with its default separators."""
     return json.dumps(content).encode()

@@ -27,8 +27,8 @@ LEFT = 8e3  # room for the fastest
 def draw(run: Run, path: Path) -> None:
     """Write the picture as SVG or PNG, by the extension."""
     # Taken in here, because it takes a while and only --plot needs it.
-    import matplotlib as mpl  # noqa: PLC0415
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
 
     mpl.rcParams["svg.fonttype"] = "none"  # text stays text
     tables = [table for table in run.tables if any(row.ns for row in table.rows)]
@@ -41,7 +41,7 @@ def draw(run: Run, path: Path) -> None:
     figure.suptitle("How long one POST holds its caller", fontsize=14, fontweight="bold")
     facts = run.metadata
     figure.supxlabel(
-        "each dot a post; black tick p50, grey ticks p99 and p99.9; on the right p50 and delivered/sent; grey dots: void\n"
+        "each dot a post, grey if void; black tick p50, grey ticks p99 and p99.9; on the right p50 and delivered/sent\n"
         f"{facts['Python']} · {facts['system']} · "
         f"rawfnf {facts['rawfnf']} · requests {facts['requests']} · {facts['date'][:10]}",
         fontsize=8,
@@ -51,7 +51,7 @@ def draw(run: Run, path: Path) -> None:
 
 
 def measured(table: Table) -> list[Row]:
-    """The rows that have samples."""
+    """Return the rows that have samples."""
     return [row for row in table.rows if row.ns]
 
 
@@ -108,6 +108,6 @@ def label_axis(place: Axes) -> None:
 
 
 def show_decade(ns: float) -> str:
-    """A decade without decimals: 10 µs."""
+    """Return a decade without decimals: 10 µs."""
     size, unit = unit_of(ns)
     return f"{ns / size:g} {unit}"

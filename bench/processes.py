@@ -42,7 +42,7 @@ class Cores(NamedTuple):
 
 
 def choose_cores() -> Cores:
-    """A core for the contenders and another for the receiver, as a server elsewhere would have its own.
+    """Return a core for the contenders and another for the receiver, as a server elsewhere would have its own.
 
     Left to itself the scheduler moves the receiver between the two: on the caller's core its wake-up costs the caller
     half as much, and which rows enjoy that is luck. The first and the last core are the least likely to be siblings.
@@ -59,12 +59,12 @@ class ChildError(Exception):
 
 
 def python(module: str, *arguments: str) -> list[str]:
-    """The command line of a module of this package."""
+    """Return the command line of a module of this package."""
     return [sys.executable, "-m", f"bench.{module}", *arguments]
 
 
 def environment() -> dict[str, str]:
-    """The environment of every child: this one without proxies."""
+    """Return the environment of every child: this one without proxies."""
     return {name: value for name, value in os.environ.items() if name.lower() not in PROXY_VARIABLES}
 
 
@@ -107,7 +107,7 @@ class Child:
             raise self._failure("has ended") from error
 
     def hear(self, seconds: float = 0.0) -> str:
-        """The next line it writes, which may take `seconds` and some patience; ChildError without one."""
+        """Return the next line it writes, which may take `seconds` and some patience; ChildError without one."""
         limit = time.monotonic() + seconds + PATIENCE
         with selectors.DefaultSelector() as selector:
             selector.register(self._stdout, selectors.EVENT_READ)
@@ -122,7 +122,7 @@ class Child:
         return line.decode()
 
     def speaks_within(self, seconds: float) -> bool:
-        """Is there something to hear, or will there be so soon?"""
+        """Whether there is something to hear, or will be so soon."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._stdout, selectors.EVENT_READ)
             return bool(self._read or selector.select(seconds))
@@ -156,7 +156,7 @@ class WorkerProcess(Child):
         self.tell(f"block {first} {posts} {int(seconds * 1e9)}")
 
     def finish_block(self, seconds: float) -> Block:
-        """What came of the block that was asked for, and that may take so long."""
+        """Return what came of the block that was asked for, and that may take so long."""
         block: Block = json.loads(self.hear(seconds))
         return block
 
@@ -179,7 +179,7 @@ class ReceiverProcess(Child):
         return due
 
     def report(self, slot: int) -> Report:
-        """What has arrived in the slot so far."""
+        """Return what has arrived in the slot so far."""
         report: Report = json.loads(self._obey({"report": slot}))
         return report
 

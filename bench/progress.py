@@ -42,7 +42,7 @@ class Bar:
 
 @contextmanager
 def bar(total: float) -> Iterator[Bar]:
-    """A bar that is gone at the end. It has no thread of its own: that would redraw it while posts are timed."""
+    """Show a bar that is gone at the end. It has no thread of its own: that would redraw it while posts are timed."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description:26}"),

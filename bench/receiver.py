@@ -74,7 +74,7 @@ class Request:
         self.closes = False
 
     def take(self) -> bytes | None:
-        """The body of the first whole request read, which is then forgotten; None: not whole yet."""
+        """Return the body of the first whole request read, which is then forgotten; None: not whole yet."""
         head, found, rest = self.read.partition(b"\r\n\r\n")
         length = CONTENT_LENGTH.search(head)
         size = int(length[1]) if length else 0
@@ -99,7 +99,7 @@ class Listener:
         self.socket.settimeout(0)
 
     def wrap(self, taken: socket.socket) -> socket.socket:
-        """An accepted socket, non-blocking, ready for its TLS handshake if there is to be one."""
+        """Return an accepted socket, non-blocking, ready for its TLS handshake if there is to be one."""
         taken.settimeout(0)
         if self.context:
             return self.context.wrap_socket(taken, server_side=True, do_handshake_on_connect=False)
@@ -194,7 +194,7 @@ class Receiver:
         return port
 
     def context(self, version: TLSVersion) -> ssl.SSLContext:
-        """A server context for exactly one version of TLS."""
+        """Return a server context for exactly one version of TLS."""
         if version not in self.contexts:
             context = self.contexts[version] = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.minimum_version = context.maximum_version = VERSIONS[version]
@@ -246,7 +246,7 @@ class Receiver:
             self.settled.append(listener.slot)
 
     def end(self, connection: Connection) -> None:
-        """The client has ended its side: close, unless an answer is still due."""
+        """Close, unless an answer is still due: the client has ended its side."""
         self.selector.unregister(connection.socket)
         connection.ended = True
         if connection.request.closes:
@@ -257,7 +257,7 @@ class Receiver:
             connection.socket.close()
 
     def count_broken(self, listener: Listener) -> None:
-        """A connection has ended before a whole request: it is accounted for all the same."""
+        """Account for a connection that has ended before a whole request."""
         listener.broken += 1
         self.settled.append(listener.slot)
 
@@ -276,7 +276,7 @@ def allow_many_descriptors() -> int | None:
     """Raise the soft limit to the hard one and return it; None where there is no such limit."""
     if sys.platform == "win32":
         return None
-    import resource  # noqa: PLC0415 - exists on Unix only
+    import resource  # exists on Unix only
 
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

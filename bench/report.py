@@ -12,7 +12,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from .contenders import FLOOR, TRICK
-from .stats import not_ranked, percentile, ratio
+from .stats import not_ranked, percentile, ratio, uneven
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,11 +25,15 @@ if TYPE_CHECKING:
 NOTHING = "-"
 PERCENTILES = (50, 99, 99.9, 100)
 ERROR_LENGTH = 120
+# Of a core, by other processes: a quiet machine stays below a twentieth.
+DISTURBED = 0.1
 SMALLEST, LARGEST = 0.01, 9999
 UNITS = ((1e9, "s"), (1e6, "ms"), (1e3, "µs"))
 
-LEGEND = (
+DELIVERED = (
     "delivered: bodies whole at the receiver with the right SHA-256 / posts that raised nothing, warm-up included. "
+)
+LEGEND = (
     "p50 to max: how long the caller is held. CPU: user + system per post, median. ÷C: p50 ÷ the C socket loop's p50. "
     "trick÷: the requests trick's p50 ÷ this p50. thr, fd: threads and descriptors left behind once all answers were "
     "given. -: not measured, or too few posts to say. ✗: something was lost, doubled, altered or raised; the latency "
@@ -43,7 +47,7 @@ Envoy, Puma, Go and others do, and lose requests that were delivered here.
 work for both sides is in every row's time and CPU, and none of the receiver's own.
 - CPU is what the process used during the call; what a thread does for it afterwards is not in it. Each clock is read \
 twice around the call, which adds up to a microsecond to every row.
-- Posts are made one at a time, each when the receiver is done with the last: nothing is said about throughput.
+- Posts are made one at a time, each 50 µs after the receiver is done with the last: nothing is said about throughput.
 - Contenders have one core and the receiver another, where there are two; see the first post's time for what it costs \
 to come to a core whose caches are somebody else's."""
 
@@ -55,19 +59,19 @@ from 0, once per contender.
 
 
 def unit_of(ns: float) -> tuple[float, str]:
-    """The unit to show a time in, and its size in nanoseconds."""
+    """Return the unit to show a time in, and its size in nanoseconds."""
     return next((known for known in UNITS if ns >= known[0]), UNITS[-1])
 
 
 def three_digits(value: float) -> str:
-    """A positive number with three digits, at most two of them decimals."""
+    """Return a positive number with three digits, at most two of them decimals."""
     rounded = float(f"{value:.3g}")
     decimals = 2 - math.floor(math.log10(rounded))
     return f"{rounded:.{max(0, min(2, decimals))}f}" if rounded >= SMALLEST else f"<{SMALLEST}"
 
 
 def show_time(ns: float | None) -> str:
-    """A time with its unit."""
+    """Return a time with its unit."""
     if ns is None:
         return NOTHING
     size, unit = unit_of(ns)
@@ -75,12 +79,12 @@ def show_time(ns: float | None) -> str:
 
 
 def show_ratio(value: float | None) -> str:
-    """A ratio, in five characters at most."""
+    """Return a ratio, in five characters at most."""
     return NOTHING if value is None else three_digits(value) if value <= LARGEST else f">{LARGEST}"
 
 
 def show_left(count: int | None) -> str:
-    """A signed count; plain 0 is the good case."""
+    """Return a signed count; plain 0 is the good case."""
     return NOTHING if count is None else f"{count:+d}" if count else "0"
 
 
@@ -105,7 +109,7 @@ def cells(row: Row, floor: float | None, trick: float | None) -> list[str]:
 
 
 def grid(title: str, *columns: str) -> Grid:
-    """An empty table that fits 80 columns: the first column left, the others right."""
+    """Return an empty table that fits 80 columns: the first column left, the others right."""
     made = Grid(box=box.SIMPLE_HEAD, show_edge=False, padding=0, title=title, title_justify="left")
     made.title_style = "bold"
     for index, column in enumerate(columns):
@@ -114,7 +118,7 @@ def grid(title: str, *columns: str) -> Grid:
 
 
 def fastest(rows: Sequence[Row]) -> str:
-    """The contender with the lowest p50 of those that lost nothing; the floor does not compete."""
+    """Name the contender with the lowest p50 of those that lost nothing; the floor does not compete."""
     whole = [row for row in rows if row.whole and row.contender != FLOOR.name]
     return min(whole, key=lambda row: median(row.ns)).contender if whole else ""
 
@@ -136,9 +140,16 @@ def latency_table(table: Table) -> Grid:
     return made
 
 
+def disturbed(table: Table) -> bool:
+    """Whether others used so much of the machine that the figures do not count."""
+    return table.others is not None and table.others > DISTURBED
+
+
 def remarks(table: Table) -> list[str]:
-    """What a reader of the table must know besides."""
+    """Return what a reader of the table must know besides."""
     found = []
+    if disturbed(table):
+        found.append(f"DISTURBED: other processes used {table.others:.0%} of a core meanwhile. Run it again in quiet.")
     cold = [f"{row.contender} {show_time(median(row.cold_ns))}" for row in table.rows if row.cold_ns]
     found += [f"First post after others had the core, p50: {', '.join(cold)}."] if cold else []
     for row in table.rows:
@@ -157,18 +168,24 @@ def remarks(table: Table) -> list[str]:
         if row.claims
     ]
     found += [f"Receipts said: {'; '.join(receipts)}."] if receipts else []
+    rough = [
+        f"{row.contender} ({show_time(quartiles[0])} to {show_time(quartiles[1])})"
+        for row in table.rows
+        if (quartiles := uneven(row))
+    ]
+    found += [f"Noisy, half of its rounds had their median outside of: {', '.join(rough)}."] if rough else []
     close = [f"{one} and {other}" for one, other in not_ranked(table.rows)]
     found += [f"Too close to rank in this run: {'; '.join(close)}."] if close else []
     return found
 
 
 def shorten(error: str) -> str:
-    """An error's beginning."""
+    """Return an error's beginning."""
     return error if len(error) <= ERROR_LENGTH else error[:ERROR_LENGTH] + "…"
 
 
 def footprint_table(footprints: Sequence[Footprint]) -> Grid:
-    """What imports cost."""
+    """Return what imports cost."""
     made = grid("fresh interpreters, medians", "import", "time", "peak memory", "interpreters")
     for footprint in footprints:
         peak = f"{median(footprint.peak_kib) / 1024:.1f} MiB" if footprint.peak_kib else "unknown"
@@ -178,7 +195,7 @@ def footprint_table(footprints: Sequence[Footprint]) -> Grid:
 
 
 def goal_table(found: Sequence[Goal]) -> Grid:
-    """The numbers to reach."""
+    """Return the numbers to reach."""
     made = grid("numbers to reach", "what", "this run", "to reach", "")
     for goal in found:
         verdict = {True: "reached", False: "missed", None: "not measured"}[goal.reached]
@@ -205,7 +222,7 @@ def flat_verdict(flatness: Flatness) -> str:
 
 
 def section(text: str) -> Text:
-    """A paragraph in the lighter voice of notes."""
+    """Return a paragraph in the lighter voice of notes."""
     return Text(text, style="dim")
 
 
@@ -225,11 +242,13 @@ def show(run: Run, console: Console) -> None:
     parts: list[RenderableType] = []
     for table in run.tables:
         parts += [latency_table(table), *map(section, remarks(table)), ""]
-    parts += [section(LEGEND), ""]
+    parts += [section(DELIVERED * counted + LEGEND), ""]
     if run.footprints:
         parts += [footprint_table(run.footprints), ""]
     if run.goals:
         parts += [goal_table(run.goals), section("memory and descriptors after many posts: --flat 100000"), ""]
+    if run.goals and any(map(disturbed, run.tables)):
+        parts += [Text("The machine was disturbed: these verdicts do not count.", style="red"), ""]
     parts += [
         Text("What these numbers cannot tell", style="bold"),
         section(CANNOT_TELL if counted else CANNOT_TELL_OF_ENDPOINT),

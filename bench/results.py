@@ -48,9 +48,10 @@ class Table(NamedTuple):
 
     scenario: Scenario
     rows: list[Row]
+    others: float | None = None  # cores that other processes kept busy meanwhile; None: not looked at
 
     def row(self, contender: str) -> Row | None:
-        """The row of a contender that was measured; None otherwise."""
+        """Return the row of a contender that was measured; None otherwise."""
         return next((row for row in self.rows if row.contender == contender and row.ns), None)
 
 

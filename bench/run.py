@@ -62,7 +62,7 @@ def show_list() -> int:
 
 
 def built_floor(folder: Path) -> Path | str:
-    """The C loop, or why there is none."""
+    """Return the C loop, or why there is none."""
     try:
         return compile_floor(folder)
     except NoFloorError as error:
@@ -71,7 +71,7 @@ def built_floor(folder: Path) -> Path | str:
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A folder that is gone at the end."""
+    """Make a folder that is gone at the end."""
     with tempfile.TemporaryDirectory(prefix="rawfnf-bench-") as name:
         yield Path(name)
 
@@ -98,7 +98,7 @@ def open_bench(options: Options) -> Iterator[Bench]:
 
 
 def compare(options: Options) -> int:
-    """The comparison against the embedded receiver."""
+    """Compare against the embedded receiver."""
     unit = options.seconds / sum(scenario.weight for scenario in options.scenarios)
     around = sum(STARTING + ENDING + scenario.delay for scenario in options.scenarios)
     total = options.seconds + around + footprint.ROUNDS * INTERPRETER
@@ -112,10 +112,11 @@ def compare(options: Options) -> int:
 
 
 def measure_footprints(bench: Bench, progress: Bar) -> list[Footprint]:
-    """What imports cost."""
+    """Return what imports cost."""
     progress.phase("imports", footprint.ROUNDS * INTERPRETER)
     port = bench.receiver.listen(next(bench.slots), Scenario("imports", "the one post of a fresh interpreter"))
-    return footprint.measure(f"http://127.0.0.1:{port}/", bench.random, lambda: progress.step(INTERPRETER))
+    cache = bench.counters.with_name("bytecode")
+    return footprint.measure(f"http://127.0.0.1:{port}/", cache, bench.random, lambda: progress.step(INTERPRETER))
 
 
 def measure_scenario(measurement: Measurement, unit: float, progress: Bar) -> Table:
@@ -128,7 +129,7 @@ def measure_scenario(measurement: Measurement, unit: float, progress: Bar) -> Ta
 
 
 def against_endpoint(options: Options, url: str) -> int:
-    """The comparison against the user's own endpoint, if they agree."""
+    """Compare against the user's own endpoint, if they agree."""
     try:
         target = endpoint.target_of(url)
     except ValueError as error:

@@ -20,7 +20,7 @@ class Scenario(NamedTuple):
 
     @property
     def busy(self) -> bool:
-        """Does the receiver work noticeably long before it answers?"""
+        """Whether the receiver works noticeably long before it answers."""
         return self.delay > 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from itertools import pairwise
-from statistics import median
+from statistics import median, quantiles
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,10 +15,13 @@ if TYPE_CHECKING:
 
 # Two rows are ranked when chance alone would order their rounds so clearly less often than this.
 SIGNIFICANT = 0.02
+# Quartiles of the rounds' medians stay within a tenth of each other on a quiet machine.
+EVEN = 1.25
+FEWEST_ROUNDS = 4
 
 
 def percentile(samples: Sequence[int], percent: float) -> int | None:
-    """The nearest-rank percentile, always a value that was measured; None when there are too few samples for it.
+    """Return the nearest-rank percentile, always a value that was measured; None when there are too few samples for it.
 
     p99 needs 100 samples and p99.9 a thousand. The median and the maximum (100) are shown of any number.
     """
@@ -34,7 +37,7 @@ def ratio(one: float | None, other: float | None) -> float | None:
 
 
 def round_medians(row: Row) -> dict[int, float]:
-    """The median of each round's posts."""
+    """Return the median of each round's posts."""
     rounds: dict[int, list[int]] = defaultdict(list)
     for number, ns in zip(row.rounds, row.ns, strict=True):
         rounds[number].append(ns)
@@ -54,6 +57,15 @@ def chance(one: Row, other: Row) -> float | None:
     rarer = min(sum(signs), len(signs) - sum(signs))
     tail: float = sum(math.comb(len(signs), hits) for hits in range(rarer + 1)) / 2 ** len(signs)
     return min(1.0, 2 * tail)
+
+
+def uneven(row: Row) -> tuple[float, float] | None:
+    """Return the quartiles of the rounds' medians, if they are further apart than a quiet machine makes them."""
+    medians = list(round_medians(row).values())
+    if len(medians) < FEWEST_ROUNDS:
+        return None
+    low, _, high = quantiles(medians, n=4)
+    return (low, high) if high > low * EVEN else None
 
 
 def not_ranked(rows: Sequence[Row]) -> list[tuple[str, str]]:

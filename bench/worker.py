@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 # How long a worker waits for the receiver to account for a post; ten thousand times what it takes.
 PACE_NS = 250_000_000
+# The caller's pause before each post. Without it a quick contender now and then catches the receiver between its last
+# word and its sleep and is spared the wake-up: the C loop then took 11 µs instead of 24, by luck, row by row.
+REST_NS = 50_000
 # <linux/prctl.h>
 PR_SET_PDEATHSIG = 1
 
@@ -43,7 +46,7 @@ class Assignment(NamedTuple):
 
     @classmethod
     def from_json(cls, text: str) -> Assignment:
-        """The inverse of to_json."""
+        """Undo to_json."""
         contender, target, *rest = json.loads(text)
         return cls(contender, Target(*target), *rest)
 
@@ -60,7 +63,7 @@ class Block(TypedDict):
 
 
 class Pace:
-    """Waits until the receiver has accounted for the last post, so that its backlog never overflows."""
+    """Waits until the receiver has accounted for the last post and sleeps: its backlog never overflows."""
 
     def __init__(self, counters: Counters, slot: int) -> None:
         self._counters = counters
@@ -75,6 +78,9 @@ class Pace:
             if time.perf_counter_ns() > limit:
                 self._made -= 1  # it may never come, as after an error: do not wait for it again
                 return False
+            yield_processor()
+        rested = time.perf_counter_ns() + REST_NS
+        while time.perf_counter_ns() < rested:
             yield_processor()
         return True
 
@@ -125,7 +131,7 @@ def block(post: Post, pace: Pace | None, order: tuple[int, int, int], *, form: b
 def end_with_parent() -> None:
     """On Linux, have this process killed when its parent dies; elsewhere it ends after the block in hand."""
     if sys.platform == "linux":
-        import ctypes  # noqa: PLC0415 - of no use elsewhere
+        import ctypes  # of no use elsewhere
 
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
