@@ -26,12 +26,12 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from . import _tcp
 from ._answer import Answer, NotAnAnswerError
-from ._errors import ConnectError, SendError, reason
+from ._errors import ConnectError, SendError, number, reason
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator, Sequence
-    from typing import Literal, TypeAlias
+    from typing import Literal, NoReturn, TypeAlias
 
     from ._request import Message
     from ._route import Closing, Route
@@ -51,6 +51,15 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.05
 _BACKLOG_PAUSE = 0.001
 
 _NOTHING = b""
+
+# The phase that a state belongs to, and what failed in it.
+_WHILE = {
+    "connecting": ("connect", "cannot connect to {}"),
+    "handshaking": ("handshake", "the TLS handshake with {} failed"),
+    "ready": ("send", "sending to {} failed"),
+    "sending": ("send", "sending to {} failed"),
+    "closing": ("close", "waiting for {} failed"),
+}
 
 
 class Timings(NamedTuple):
@@ -217,6 +226,13 @@ class Connection:
         self._ended_at = monotonic()
         sock.close()
 
+    def fail(self, cause: Exception) -> NoReturn:
+        """End the connection because its driver cannot wait for it, and raise what that means for the request."""
+        phase, what = _WHILE[self.state]
+        error = self._error(phase, cause, what)
+        self.abort()
+        raise error from cause
+
     def receipt(self) -> Receipt:
         """Say what is known, once closed."""
         sockaddr = self._address.sockaddr
@@ -240,9 +256,8 @@ class Connection:
     def _connect(self) -> Wait | None:
         while True:
             try:
-                # Asked twice: on loopback the handshake is over when the first connect() returns "in progress".
                 sock = self._socket or self._open()
-                connected = _tcp.connect(sock, self._address) or _tcp.connect(sock, self._address)
+                connected = _tcp.connect(sock, self._address)
                 if connected:
                     break
                 now = monotonic()
@@ -257,8 +272,10 @@ class Connection:
                 return Wait(readable=False, writable=False, until=until)
             return Wait(readable=False, writable=True, until=self._attempt_until)
         self._connected_at = self._ready_at = monotonic()
-        self._tls = self._route.start_tls()
-        self.state = "ready" if self._tls is None else "handshaking"
+        self.state = "ready"
+        if self._route.ssl_context is not None:
+            self._tls = self._route.start_tls()
+            self.state = "handshaking"
         return None
 
     def _open(self) -> socket.SocketType:
@@ -286,7 +303,8 @@ class Connection:
     # --- handshaking -----------------------------------------------------------------------------------------------
 
     def _handshake(self) -> Wait | None:
-        sock, tls = self._parts()
+        sock, tls = self._socket, self._tls
+        assert sock is not None
         assert tls is not None
         try:
             while True:
@@ -327,10 +345,12 @@ class Connection:
     # --- sending ---------------------------------------------------------------------------------------------------
 
     def _send(self) -> Wait | None:
-        sock, _ = self._parts()
+        sock = self._socket
+        assert sock is not None
         watching = self._closing != "now"
         while self._out or self._load():
-            self._raise_if_late("send")
+            if self._begun:
+                self._raise_if_late("send")
             if watching and self._begun:  # RFC 9112 §9.5: a server may answer before it has read everything
                 self._receive(sock)
                 if self._status() is not None:
@@ -449,7 +469,8 @@ class Connection:
     # --- closing ---------------------------------------------------------------------------------------------------
 
     def _close(self) -> Wait | None:
-        sock, _ = self._parts()
+        sock = self._socket
+        assert sock is not None
         if self._closing == "now":
             self._end(sock)
             return None
@@ -496,10 +517,6 @@ class Connection:
 
     # --- common ----------------------------------------------------------------------------------------------------
 
-    def _parts(self) -> tuple[socket.SocketType, Tls | None]:
-        assert self._socket is not None  # in every state but "connecting" and "closed"
-        return self._socket, self._tls
-
     def _wait(self, phase: str, *, readable: bool, writable: bool) -> Wait:
         self._raise_if_late(phase)
         return Wait(readable, writable, self._deadline)
@@ -521,7 +538,7 @@ class Connection:
             host=origin.host,
             port=origin.port,
             bytes_sent=self.bytes_sent,
-            errno=getattr(cause, "errno", None),
+            errno=number(cause),
         )
 
     _steps: ClassVar[dict[str, Callable[[Connection], Wait | None]]] = {

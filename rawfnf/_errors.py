@@ -110,6 +110,13 @@ _NOT_TLS = {
 }
 
 
+def number(cause: BaseException) -> int | None:
+    """Return the operating system's or resolver's number. OpenSSL's library numbers stand in the same place: none."""
+    if not isinstance(cause, OSError) or type(cause).__module__ == "ssl":
+        return None
+    return cause.errno
+
+
 def reason(cause: BaseException) -> str:
     """Say what went wrong and what to do about it, in one line.
 

@@ -19,11 +19,11 @@ _AUTHORITY = re.compile(r"(?:(.*)@)?(?:\[([^\[\]@]*)\]|([^:\[\]@]*))(?::([0-9]*)
 # RFC 3986 §3.3: pchar = unreserved / pct-encoded / sub-delims / ":" / "@", and "/" between segments; §3.4: a query adds
 # "?", which a path that is split off has lost. A "%" that starts no escape is itself illegal, and becomes %25.
 _ILLEGAL = re.compile(r"%(?![0-9A-Fa-f]{2})|[^A-Za-z0-9\-._~%!$&'()*+,;=:@/?]")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_UNSENDABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, and what UTF-8 cannot encode
 
 # RFC 1123 §2.1 and RFC 1035 §2.3.4 bound names to 63 octets a label, 253 in all. The underscore is no host name's, but
 # containers and service discovery use it every day.
-_HOST = re.compile(r"(?=.{1,254}\Z)[a-z0-9_\-]{1,63}(?:\.[a-z0-9_\-]{1,63})*\.?")
+_HOST = re.compile(r"(?=.{1,253}\.?\Z)[a-z0-9_\-]{1,63}(?:\.[a-z0-9_\-]{1,63})*\.?")
 _ZONE = re.compile(r"[A-Za-z0-9._~\-]+")
 
 
@@ -66,7 +66,7 @@ def parse_url(url: str) -> Target:
     if not isinstance(url, str):
         raise RequestError(f"url must be a str, not {type(url).__name__}")
     shown = redacted(url)
-    _refuse_unsendable(url, f"url {shown!r}")
+    refuse_unsendable(url, f"url {shown!r}")
     match = _URL.fullmatch(url)
     if match is None:
         raise RequestError(f"url {shown!r} is not absolute: begin it with http:// or https://")
@@ -95,12 +95,19 @@ def parse_path(path: str) -> str:
     """Check and escape a path that replaces the URL's own."""
     if not isinstance(path, str):
         raise RequestError(f"path must be a str, not {type(path).__name__}")
-    _refuse_unsendable(path, f"path {path!r}")
+    refuse_unsendable(path, f"path {path!r}")
     if not path.startswith("/"):
         raise RequestError(f"path {path!r} must begin with '/'")
     if "?" in path or "#" in path:
         raise RequestError(f"path {path!r} holds a '?' or '#': give a query as params, or escape them (%3F, %23)")
     return escaped(path)
+
+
+def refuse_unsendable(text: str, where: str) -> None:
+    """Raise RequestError if `text` holds a control character or a lone surrogate; shows that one character only."""
+    if found := _UNSENDABLE.search(text):
+        what = "lone surrogate" if found[0] >= "\ud800" else "control character"
+        raise RequestError(f"{where} holds a {what} ({found[0]!r} at {found.start()}): remove or escape it")
 
 
 def host_name(name: str, where: str) -> str:
@@ -117,17 +124,6 @@ def host_name(name: str, where: str) -> str:
     if _HOST.fullmatch(name) is None:
         raise RequestError(f"{where} has a malformed host: labels of 1 to 63 letters, digits, '-' or '_', 253 in all")
     return name
-
-
-def _refuse_unsendable(text: str, where: str) -> None:
-    if control := _CONTROL.search(text):
-        raise RequestError(
-            f"{where} holds a control character ({control[0]!r} at {control.start()}): remove or escape it"
-        )
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise RequestError(f"{where} holds a lone surrogate at {error.start}, which UTF-8 cannot encode") from None
 
 
 def _octets_escaped(match: re.Match[str]) -> str:

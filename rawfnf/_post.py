@@ -123,7 +123,11 @@ def _resolved(route: Route, deadline: float | None) -> tuple[_tcp.Address, ...]:
 def _wait_until_closed(connection: Connection, wait: Wait | None) -> None:
     """Wait for what the connection waits for, and let it go on. Whatever ends the wait ends the connection."""
     try:
-        with selectors.DefaultSelector() as selector:  # looked up now, so that gevent's patch is seen
+        try:
+            selector = selectors.DefaultSelector()  # looked up now, so that gevent's patch is seen
+        except OSError as error:  # its descriptor was one too many
+            connection.fail(error)
+        with selector:
             while wait is not None:
                 events = selectors.EVENT_READ * wait.readable | selectors.EVENT_WRITE * wait.writable
                 descriptor = connection.fileno()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import h11
 
 from ._errors import RequestError, reason
-from ._origin import Origin, escaped, parse_path, parse_url
+from ._origin import Origin, escaped, parse_path, parse_url, refuse_unsendable
 
 if TYPE_CHECKING:
     import os
@@ -217,8 +217,7 @@ def _whole(data: Data | None, json: object) -> tuple[bytes | None, bytes | memor
     if view is not None:
         return None, view
     if isinstance(data, Mapping) or _is_pairs(data):
-        form = _urlencode(data, "data").encode("ascii")
-        return (_FORM if form else None), form
+        return (_FORM if data else None), _urlencode(data, "data").encode("ascii")
     if hasattr(data, "read") or isinstance(data, Iterable):
         return None
     raise RequestError(
@@ -254,12 +253,20 @@ def _urlencode(pairs: object, name: str) -> str:
 
     flat: list[tuple[Any, Any]] = []
     try:
-        for key, value in pairs.items() if isinstance(pairs, Mapping) else pairs:  # type: ignore[attr-defined]  # what it is not is caught below
+        for key, value in _pairs(pairs):
             several = hasattr(value, "__iter__") and not isinstance(value, (str, bytes))
             flat += [(key, item) for item in (value if several else (value,)) if item is not None]
         return urlencode(flat, doseq=True)
     except (TypeError, ValueError) as error:  # a UnicodeEncodeError (lone surrogates) is a ValueError
         raise RequestError(f"{name} cannot be form-encoded ({error}): pass a mapping or (key, value) pairs") from error
+
+
+def _pairs(given: Any) -> list[tuple[Any, Any]]:
+    """Return the pairs of a mapping, or those given; TypeError for anything else, "ab" among it."""
+    pairs = list(given.items() if isinstance(given, Mapping) else given)
+    if not _is_pairs(pairs):
+        raise TypeError("not all of it are pairs")
+    return pairs
 
 
 @functools.cache
@@ -291,14 +298,24 @@ def _file(file: Any) -> tuple[int | None, bytes, Iterator[bytes]]:
     """Return a file's length from where it stands (None: unknown), its first piece, and the others."""
     try:
         length = _remaining(file)
-        first = _read(file, PIECE if length is None else min(PIECE, length or 1))
+        wanted = PIECE if length is None else min(PIECE, length or 1)
+        first = b"".join(_up_to(file, wanted))
     except RequestError:
         raise
     except Exception as error:
         raise RequestError(f"data is a file that cannot be read: {reason(error)}") from error
     if length is None or (length == 0 and first):  # a pipe; a file of /proc, which claims to be empty
         return None, first, iter(functools.partial(_read, file, PIECE), b"")
+    if len(first) < wanted:  # a file of /sys, which claims to be a page long: nothing has been promised yet
+        length = len(first)
     return length, first, _rest_of(file, length - len(first), length)
+
+
+def _up_to(file: Any, size: int) -> Iterator[bytes]:
+    """Read that many bytes, unless the file ends before; one read() may return less than is there."""
+    while size and (piece := _read(file, size)):
+        size -= len(piece)
+        yield piece
 
 
 def _remaining(file: Any) -> int | None:
@@ -332,16 +349,22 @@ def _rest_of(file: Any, missing: int, length: int) -> Iterator[bytes]:
         yield piece
 
 
-def _items(items: Iterable[Buffer]) -> Iterator[memoryview]:
+def _items(items: Iterable[Buffer]) -> Iterator[bytes]:
     for item in items:
-        view = _octets(item)
-        if view is None:
-            raise RequestError(f"data yields {type(item).__name__}: an iterable must yield bytes")
-        if view:  # an empty chunk would end the message
-            yield view
+        octets = item if isinstance(item, bytes) else _copied(item)
+        if octets:  # an empty chunk would end the message
+            yield octets
 
 
-def _started(items: Iterator[memoryview]) -> tuple[memoryview | bytes, Iterator[memoryview]]:
+def _copied(item: object) -> bytes:
+    """Return an item's bytes. Copied, since whoever yields a buffer may fill it anew before the next."""
+    view = _octets(item)
+    if view is None:
+        raise RequestError(f"data yields {type(item).__name__}: an iterable must yield bytes")
+    return bytes(view)
+
+
+def _started(items: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
     try:
         return next(items, b""), items
     except RequestError:
@@ -350,9 +373,9 @@ def _started(items: Iterator[memoryview]) -> tuple[memoryview | bytes, Iterator[
         raise RequestError(f"data failed before its first item: {reason(error)}") from error
 
 
-def _chunks(writer: h11.Connection, first: bytes | memoryview, rest: Iterable[bytes | memoryview]) -> Iterator[bytes]:
+def _chunks(writer: h11.Connection, first: bytes, rest: Iterable[bytes]) -> Iterator[bytes]:
     for chunk in itertools.chain((first,) if first else (), rest):
-        yield writer.send(h11.Data(data=chunk)) or b""  # type: ignore[arg-type]  # h11 asks for len() and join() only
+        yield writer.send(h11.Data(data=chunk)) or b""
     yield writer.send(h11.EndOfMessage()) or b""
 
 
@@ -378,12 +401,12 @@ def _h11_head(writer: h11.Connection, method: bytes, target: str, fields: _Field
 def _checked_method(method: str) -> bytes:
     if not isinstance(method, str):
         raise RequestError(f"method must be a str, not {type(method).__name__}")
-    name = method.upper()
+    name = method.upper() if method.isascii() else ""  # "ß".upper() is "SS"
     if name == "CONNECT":
         raise RequestError("method CONNECT opens a tunnel, which rawfnf does not")
     try:
         h11.Request(method=name, target=b"/", headers=[(b"Host", b"")])
-    except (h11.LocalProtocolError, UnicodeEncodeError) as error:
+    except h11.LocalProtocolError as error:
         raise RequestError(f"method {method!r} is not a token of letters, digits and !#$%&'*+-.^_`|~") from error
     return name.encode()
 
@@ -410,12 +433,10 @@ def _checked_fields(headers: Fields | None) -> _Fields:
     if headers is None:
         return ()
     try:
-        pairs: list[tuple[Any, Any]] = list(headers.items() if isinstance(headers, Mapping) else headers)
-        fields = tuple((_field_text(name, name, "name"), _field_text(value, name, "value")) for name, value in pairs)
-    except (TypeError, ValueError) as error:
-        if isinstance(error, RequestError):
-            raise
+        pairs = _pairs(headers)
+    except TypeError as error:
         raise RequestError("headers must be a mapping or (name, value) pairs") from error
+    fields = tuple((_field_text(name, name, "name"), _field_text(value, name, "value")) for name, value in pairs)
     for name, value in fields:
         _check_field(name, value)
     if sum(name.lower() == b"host" for name, _ in fields) > 1:
@@ -428,10 +449,9 @@ def _field_text(text: object, name: object, what: str) -> bytes:
         return text
     if not isinstance(text, str):
         raise RequestError(f"header {name!r}: its {what} must be str or bytes, not {type(text).__name__}")
-    try:
-        return text.encode("ascii")
-    except UnicodeEncodeError:  # "from None": the original would show the value
-        raise RequestError(f"header {name!r}: its {what} is not ASCII: pass bytes, in the encoding you mean") from None
+    if not text.isascii():  # asked for first: an UnicodeEncodeError would carry the value along
+        raise RequestError(f"header {name!r}: its {what} is not ASCII: pass bytes, in the encoding you mean")
+    return text.encode()
 
 
 def _check_field(name: bytes, value: bytes) -> None:
@@ -440,13 +460,19 @@ def _check_field(name: bytes, value: bytes) -> None:
     shown = name.decode("latin-1")
     if _CONTROL.search(value):
         raise RequestError(f"header {shown!r}: its value holds a control character, such as a line end: remove it")
-    seen = b"Accept" if name.lower() == b"host" else name  # h11 wants one Host, and only one
-    try:
-        h11.Request(method=b"POST", target=b"/", headers=[(b"Host", b""), (seen, value)])
-    except h11.LocalProtocolError:  # "from None": h11's message shows the value
+    if not _is_field(b"Accept" if name.lower() == b"host" else name, value):  # h11 wants one Host, and only one
         raise RequestError(
             f"header {shown!r} is malformed: a name is a token, a value neither begins nor ends with a space"
-        ) from None
+        )
+
+
+def _is_field(name: bytes, value: bytes) -> bool:
+    """Ask h11. Its own error shows the value, so nothing may be raised while it is being handled."""
+    try:
+        h11.Request(method=b"POST", target=b"/", headers=[(b"Host", b""), (name, value)])
+    except h11.LocalProtocolError:
+        return False
+    return True
 
 
 def _credentials(userinfo: tuple[bytes, bytes] | None, auth: Auth | None) -> bytes | None:
@@ -461,7 +487,7 @@ def _credentials(userinfo: tuple[bytes, bytes] | None, auth: Auth | None) -> byt
         user, password = _checked_auth(auth)
     if b":" in user:
         raise RequestError("auth: the user name holds a ':', which Basic authentication cannot carry")
-    if _CONTROL.search(user) or _CONTROL.search(password):
+    if any(octet < 0x20 or octet == 0x7F for octet in user + password):
         raise RequestError("auth: user name or password holds a control character, such as a line end: remove it")
     return b"Basic " + binascii.b2a_base64(b"%b:%b" % (user, password), newline=False)
 
@@ -471,23 +497,21 @@ def _checked_auth(auth: Auth) -> tuple[bytes, bytes]:
         raise RequestError("auth must be (user, password): for anything else set Authorization in headers")
     if not all(isinstance(part, (str, bytes)) for part in auth):
         raise RequestError("auth: user name and password must be str or bytes")
-    try:
-        user, password = (part.encode() if isinstance(part, str) else part for part in auth)
-    except UnicodeEncodeError:  # "from None": the original would show the password
-        raise RequestError("auth: user name or password holds a lone surrogate, which UTF-8 cannot encode") from None
+    for part in auth:
+        if isinstance(part, str):
+            refuse_unsendable(part, "auth: user name or password")
+    user, password = (part.encode() if isinstance(part, str) else part for part in auth)
     return user, password
 
 
 def _with_params(query: str, params: Params | None) -> str:
     if params is None:
         return query
-    added = _escaped_params(params) if isinstance(params, str) else _urlencode(params, "params")
+    if isinstance(params, str):
+        refuse_unsendable(params, "params")
+        added = escaped(params)
+    else:
+        added = _urlencode(params, "params")
     if not added:
         return query
     return f"{query}&{added}" if len(query) > 1 else f"?{added}"
-
-
-def _escaped_params(params: str) -> str:
-    if _CONTROL.search(_utf8(params, "params")):
-        raise RequestError("params hold a control character: remove or escape it")
-    return escaped(params)

@@ -36,12 +36,11 @@ class Route(NamedTuple):
     ssl_context: ssl.SSLContext | None
     where: str  # for messages: host, port, and connect_to if given
 
-    def start_tls(self) -> Tls | None:
-        """Return a new connection's TLS; None for http."""
-        if self.ssl_context is None:
-            return None
+    def start_tls(self) -> Tls:
+        """Return the TLS of a new connection; there must be a context."""
         from ._tls import Tls  # loads ssl, 4 MB: for https only
 
+        assert self.ssl_context is not None
         # Zone and final dot are the resolver's business: neither stands in a certificate or in SNI (RFC 6066 §3).
         return Tls(self.ssl_context, self.origin.host.partition("%")[0].rstrip("."))
 
