@@ -9,6 +9,7 @@ import h11
 # What is read of an answer's content before it counts as complete, in bytes: enough for any status page, so that the
 # server ends the connection itself; bounded, so that an endless answer does not hold the sender.
 DISCARDED = 64 * 1024
+_PIECE = 1024
 
 
 @functools.lru_cache(maxsize=16)
@@ -48,18 +49,21 @@ class Answer:
         """
         if self.complete:
             return
+        # h11 looks at the length of a head when it runs out of data: in pieces, so that it does not matter how much
+        # came at once.
         try:
-            self._reader.receive_data(data)
-            while not self.complete:
-                event = self._reader.next_event()
-                if event is h11.NEED_DATA:
-                    break
-                self._note(event)
+            for start in range(0, len(data) or 1, _PIECE):
+                self._reader.receive_data(data[start : start + _PIECE])
+                self._read()
         except h11.RemoteProtocolError as error:
             if self.status is None:
                 what = f"it sent what is no HTTP/1 response ({error})" if data else "it closed without an answer"
                 raise NotAnAnswerError(what) from error
             self.complete = True
+
+    def _read(self) -> None:
+        while not self.complete and (event := self._reader.next_event()) is not h11.NEED_DATA:
+            self._note(event)
 
     def _note(self, event: object) -> None:
         if isinstance(event, h11.Response):

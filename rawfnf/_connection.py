@@ -375,18 +375,24 @@ class Connection:
 
     def _hand_over(self, sock: socket.SocketType) -> bool:
         """Let the kernel take of `_out` what it will; False if that is nothing."""
-        sending = self.state == "sending"
-        taken = _tcp.send(sock, self._out, more=sending and self._more)
-        if not taken:
-            return False
-        self._out = _NOTHING if taken == len(self._out) else memoryview(self._out)[taken:]
-        if sending:
-            self._begun = True
-            if self._tls is None:
+        if self.state != "sending":
+            taken = _tcp.send(sock, self._out, more=False)
+        else:
+            # Noted before, and taken back: an interrupt may come when the kernel has the bytes and we do not know yet.
+            begun, self._begun = self._begun, True
+            try:
+                taken = _tcp.send(sock, self._out, more=self._more)
+            except OSError:
+                self._begun = begun
+                raise
+            if not taken:
+                self._begun = begun
+            elif self._tls is None:
                 self.bytes_sent += taken
-            elif not self._out:
+            elif taken == len(self._out):
                 self.bytes_sent += self._plain_out
-        return True
+        self._out = _NOTHING if taken == len(self._out) else memoryview(self._out)[taken:]
+        return taken > 0
 
     def _load(self) -> bool:
         """Put the next slice of the request into `_out`; False when there is none."""

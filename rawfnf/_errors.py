@@ -92,6 +92,7 @@ _REMEDIES = {
 
 # OpenSSL's X509_V_ERR_ numbers (x509_vfy.h) that have a remedy of their own.
 _CERTIFICATE_REMEDIES = {
+    9: "look at this machine's clock",
     10: "the server must renew it",
     18: "pass an ssl_context that trusts it (on the command line: --cacert)",
     19: "pass an ssl_context that trusts its root (on the command line: --cacert)",
@@ -112,27 +113,43 @@ _NOT_TLS = {
 
 def number(cause: BaseException) -> int | None:
     """Return the operating system's or resolver's number. OpenSSL's library numbers stand in the same place: none."""
-    if not isinstance(cause, OSError) or type(cause).__module__ == "ssl":
-        return None
-    return cause.errno
+    return cause.errno if isinstance(cause, OSError) and not _is_tls(cause) else None
 
 
 def reason(cause: BaseException) -> str:
-    """Say what went wrong and what to do about it, in one line.
+    """Say what went wrong and what to do about it, in one line."""
+    text, remedy = _told(cause)
+    line = " ".join(text.split())
+    return f"{line}; {remedy}" if remedy else line
 
-    ssl's errors are told by their attributes: importing ssl to name its classes would cost plain senders 4 MB.
-    """
-    verify_code = getattr(cause, "verify_code", None)
-    if verify_code is not None:
-        remedy = _CERTIFICATE_REMEDIES.get(verify_code, "the server's certificate is not trusted")
-        return f"certificate not trusted: {getattr(cause, 'verify_message', cause)}; {remedy}"
-    tls_reason = getattr(cause, "reason", None)
-    if isinstance(tls_reason, str) and not isinstance(cause, UnicodeError):
-        if tls_reason in _NOT_TLS:
-            return "the port does not speak TLS: is it http://?"
-        return f"TLS: {tls_reason.lower().replace('_', ' ')}"
+
+def _told(cause: BaseException) -> tuple[str, str]:
+    if _is_tls(cause):
+        return _told_of_tls(cause)
     if isinstance(cause, OSError) and cause.errno is not None:
         text = cause.strerror or os.strerror(cause.errno)
-        remedy = _REMEDIES.get(cause.errno, "")
-        return f"{text}; {remedy}" if remedy else text
-    return f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__
+        if type(cause).__name__ == "gaierror":  # its numbers are the resolver's own
+            return text, "check the spelling, and that this machine resolves names"
+        return text, _REMEDIES.get(cause.errno, "")
+    return f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__, ""
+
+
+def _told_of_tls(cause: BaseException) -> tuple[str, str]:
+    verify_code = getattr(cause, "verify_code", None)
+    if verify_code is not None:
+        remedy = _CERTIFICATE_REMEDIES.get(verify_code, "ask who runs the server")
+        return f"certificate not trusted: {getattr(cause, 'verify_message', cause)}", remedy
+    said = str(getattr(cause, "reason", None) or cause)
+    if said in _NOT_TLS:
+        return "the port does not speak TLS: is it http://?", ""
+    text = f"TLS: {said.lower().replace('_', ' ')}"
+    if "ALERT" in said:
+        return text, "the server refused: look for the reason in its log"
+    if "EOF" in said:
+        return text, "the peer closed in the middle: does the port speak TLS?"
+    return text, "check which versions and ciphers both sides speak"
+
+
+def _is_tls(cause: BaseException) -> bool:
+    """Tell ssl's errors by where they come from: importing ssl to name its classes would cost plain senders 4 MB."""
+    return type(cause).__module__ == "ssl"

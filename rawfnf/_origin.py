@@ -52,8 +52,9 @@ class Target(NamedTuple):
 
 
 def redacted(url: str) -> str:
-    """Return the URL without anything that might be a credential: for messages only."""
-    return re.sub(r"^([A-Za-z][A-Za-z0-9+.\-]*://)?.*@", r"\1***@", url, flags=re.DOTALL)
+    """Return the URL without anything that might be a credential, a key in the query among it: for messages only."""
+    shown = re.sub(r"^([A-Za-z][A-Za-z0-9+.\-]*://)?.*@", r"\1***@", url, flags=re.DOTALL)
+    return re.sub(r"[?#].*", "?***", shown, flags=re.DOTALL)
 
 
 def parse_url(url: str) -> Target:

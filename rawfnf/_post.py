@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from ._route import Closing, Route
 
 
+# Seconds. epoll_wait() takes milliseconds in an int, 24 days; advancing once more than needed does no harm.
+_LONGEST_WAIT = 3600.0
+
+
 def post(
     url: str,
     data: Data | None = None,
@@ -111,7 +115,7 @@ def _resolved(route: Route, deadline: float | None) -> tuple[_tcp.Address, ...]:
             raise TimeoutError(errno.ETIMEDOUT, "the resolver took longer than timeout")
     except OSError as error:
         raise ConnectError(
-            f"cannot resolve {route.where}: {reason(error)}; check the spelling, and that this machine resolves names",
+            f"cannot resolve {route.where}: {reason(error)}",
             phase="resolve",
             host=route.origin.host,
             port=route.origin.port,
@@ -133,7 +137,8 @@ def _wait_until_closed(connection: Connection, wait: Wait | None) -> None:
                 descriptor = connection.fileno()
                 if events:
                     selector.register(descriptor, events)
-                selector.select(None if wait.until is None else max(0.0, wait.until - monotonic()))
+                left = _LONGEST_WAIT if wait.until is None else wait.until - monotonic()
+                selector.select(min(max(0.0, left), _LONGEST_WAIT))
                 if events:
                     # The next wait may be for another address's socket, under the same number.
                     selector.unregister(descriptor)

@@ -288,7 +288,9 @@ def _utf8(text: str, name: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        raise RequestError(f"{name} holds a lone surrogate at {error.start}, which UTF-8 cannot encode") from error
+        position = error.start
+    # Not while it is being handled: it carries the text along, which may be a password.
+    raise RequestError(f"{name} holds a lone surrogate at {position}, which UTF-8 cannot encode")
 
 
 # --- streams -------------------------------------------------------------------------------------------------------
@@ -299,7 +301,8 @@ def _file(file: Any) -> tuple[int | None, bytes, Iterator[bytes]]:
     try:
         length = _remaining(file)
         wanted = PIECE if length is None else min(PIECE, length or 1)
-        first = b"".join(_up_to(file, wanted))
+        # A pipe is sent as it comes: waiting for more could be waiting for long.
+        first = _read(file, wanted) if length is None else b"".join(_up_to(file, wanted))
     except RequestError:
         raise
     except Exception as error:
@@ -497,10 +500,7 @@ def _checked_auth(auth: Auth) -> tuple[bytes, bytes]:
         raise RequestError("auth must be (user, password): for anything else set Authorization in headers")
     if not all(isinstance(part, (str, bytes)) for part in auth):
         raise RequestError("auth: user name and password must be str or bytes")
-    for part in auth:
-        if isinstance(part, str):
-            refuse_unsendable(part, "auth: user name or password")
-    user, password = (part.encode() if isinstance(part, str) else part for part in auth)
+    user, password = (_utf8(part, "auth: user name or password") if isinstance(part, str) else part for part in auth)
     return user, password
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
     Closing: TypeAlias = Literal["now", "acked", "answered"]
 
+_MOST_SECONDS = 1e9  # 31 years: what is longer is a mistake, and would overflow somewhere
 _CLOSINGS = ("now", "acked", "answered")
 # sun_path of unix(7), with its terminating NUL. The BSDs and macOS have 104.
 _UNIX_PATH_MAX = 107
@@ -86,9 +86,9 @@ def default_route(origin: Origin) -> Route:
 
 
 def checked_seconds(value: float, name: str) -> float:
-    """Return a duration in seconds if it is a finite number that is not negative."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
-        raise RequestError(f"{name} must be a number of seconds that is not negative, not {value!r}")
+    """Return a duration in seconds if it is one; NaN, infinities and bools are none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _MOST_SECONDS:
+        raise RequestError(f"{name} must be a number of seconds, from 0 to {_MOST_SECONDS:.0e}, not {value!r:.40}")
     return value
 
 
@@ -136,9 +136,13 @@ def _unix_address(path: str | os.PathLike[str]) -> _tcp.Address:
         raise RequestError(f"connect_to must be (host, port) or the path of a Unix socket, not {path!r}") from None
     if _tcp.AF_UNIX is None:
         raise RequestError("connect_to is a path, and this system has no Unix sockets: pass (host, port)")
-    if not isinstance(text, str) or not text or "\0" in text[1:]:
+    try:
+        length = len(os.fsencode(text)) if isinstance(text, str) and "\0" not in text[1:] else 0
+    except UnicodeEncodeError:
+        length = 0
+    if not length or not isinstance(text, str):
         raise RequestError(f"connect_to must be (host, port) or the path of a Unix socket, not {path!r}")
-    if len(os.fsencode(text)) > _UNIX_PATH_MAX:
+    if length > _UNIX_PATH_MAX:
         raise RequestError(f"connect_to {text!r} is too long for a Unix socket: {_UNIX_PATH_MAX} bytes at most")
     return _tcp.Address(_tcp.AF_UNIX, text)
 

@@ -63,19 +63,30 @@ def literal_address(host: str, port: int) -> Address | None:
         OSError: a zone (fe80::1%eth0) that names no interface of this machine.
 
     """
-    try:
-        socket.inet_pton(socket.AF_INET, host)
-    except OSError:
-        pass
-    else:
+    if _is_literal(socket.AF_INET, host):
         return Address(socket.AF_INET, (host, port))
-    address, _, zone = host.partition("%")
-    try:
-        socket.inet_pton(socket.AF_INET6, address)
-    except OSError:
+    address, percent, zone = host.partition("%")
+    if not _is_literal(socket.AF_INET6, address) or (percent and not zone):
         return None
-    scope = 0 if not zone else int(zone) if zone.isdecimal() else socket.if_nametoindex(zone)
-    return Address(socket.AF_INET6, (address, port, 0, scope))
+    return Address(socket.AF_INET6, (address, port, 0, _interface(zone) if zone else 0))
+
+
+def _is_literal(family: int, host: str) -> bool:
+    try:
+        socket.inet_pton(family, host)
+    except (OSError, ValueError):  # ValueError: NUL, or what UTF-8 cannot encode
+        return False
+    return True
+
+
+def _interface(zone: str) -> int:
+    try:
+        if not zone.isdecimal():
+            return socket.if_nametoindex(zone)
+        socket.if_indextoname(int(zone))
+    except (OverflowError, ValueError) as error:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV)) from error
+    return int(zone)
 
 
 def resolve(host: str, port: int, source: Address | None) -> tuple[Address, ...]:
