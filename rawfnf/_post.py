@@ -83,9 +83,13 @@ def post(
     addresses = route.known or _resolved(route, deadline)
     connection = Connection(route, addresses, started, deadline)
     connection.give(message, closing=closing, linger=linger)
-    wait = connection.advance()
-    if wait is not None:
-        _wait_until_closed(connection, wait)
+    try:
+        wait = connection.advance()
+        if wait is not None:
+            _wait_until_closed(connection, wait)
+    except BaseException:  # an interrupt may come between any two lines: whatever ends the wait ends the connection
+        connection.abort()
+        raise
     return connection.receipt()
 
 
@@ -125,24 +129,20 @@ def _resolved(route: Route, deadline: float | None) -> tuple[_tcp.Address, ...]:
 
 
 def _wait_until_closed(connection: Connection, wait: Wait | None) -> None:
-    """Wait for what the connection waits for, and let it go on. Whatever ends the wait ends the connection."""
+    """Wait for what the connection waits for, and let it go on."""
     try:
-        try:
-            selector = selectors.DefaultSelector()  # looked up now, so that gevent's patch is seen
-        except OSError as error:  # its descriptor was one too many
-            connection.fail(error)
-        with selector:
-            while wait is not None:
-                events = selectors.EVENT_READ * wait.readable | selectors.EVENT_WRITE * wait.writable
-                descriptor = connection.fileno()
-                if events:
-                    selector.register(descriptor, events)
-                left = _LONGEST_WAIT if wait.until is None else wait.until - monotonic()
-                selector.select(min(max(0.0, left), _LONGEST_WAIT))
-                if events:
-                    # The next wait may be for another address's socket, under the same number.
-                    selector.unregister(descriptor)
-                wait = connection.advance()
-    except BaseException:
-        connection.abort()
-        raise
+        selector = selectors.DefaultSelector()  # looked up now, so that gevent's patch is seen
+    except OSError as error:  # its descriptor was one too many
+        connection.fail(error)
+    with selector:
+        while wait is not None:
+            events = selectors.EVENT_READ * wait.readable | selectors.EVENT_WRITE * wait.writable
+            descriptor = connection.fileno()
+            if events:
+                selector.register(descriptor, events)
+            left = _LONGEST_WAIT if wait.until is None else wait.until - monotonic()
+            selector.select(min(max(0.0, left), _LONGEST_WAIT))
+            if events:
+                # The next wait may be for another address's socket, under the same number.
+                selector.unregister(descriptor)
+            wait = connection.advance()
