@@ -14,7 +14,8 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 # RFC 3986 appendix B, with the authority required: http and https URLs always have one (RFC 9110 §4.2.1).
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?#]*)([^?#]*)(\?[^#]*)?(?:#.*)?", re.DOTALL)
-_AUTHORITY = re.compile(r"(?:(.*)@)?(?:\[([^\[\]@]*)\]|([^:\[\]@]*))(?::([0-9]*))?", re.DOTALL)
+# No backslash: others end the authority there, and so would see another host than we do.
+_AUTHORITY = re.compile(r"(?:([^\\]*)@)?(?:\[([^\[\]@]*)\]|([^:\[\]@]*))(?::([0-9]*))?", re.DOTALL)
 
 # RFC 3986 §3.3: pchar = unreserved / pct-encoded / sub-delims / ":" / "@", and "/" between segments; §3.4: a query adds
 # "?", which a path that is split off has lost. A "%" that starts no escape is itself illegal, and becomes %25.

@@ -80,10 +80,7 @@ class Request:
 
     """
 
-    __slots__ = ("_fields", "_path", "_prefixes", "_query", "method", "origin")
-
-    origin: Origin
-    method: bytes
+    __slots__ = ("_fields", "_method", "_origin", "_path", "_prefixes", "_query")
 
     def __init__(
         self,
@@ -95,8 +92,8 @@ class Request:
         method: str = "POST",
     ) -> None:
         target = parse_url(url)
-        self.origin = target.origin
-        self.method = _checked_method(method)
+        self._origin = target.origin
+        self._method = _checked_method(method)
         self._path = target.path
         self._query = _with_params(target.query, params)
         self._fields = _own_fields(target.origin, _checked_fields(headers), _credentials(target.userinfo, auth))
@@ -104,8 +101,13 @@ class Request:
         self._prefix(None)  # so that h11 has seen the whole head before anything is sent
 
     def __repr__(self) -> str:
-        origin = self.origin  # neither credentials nor the query, which often holds a key
-        return f"<rawfnf.Request {self.method.decode()} {origin.scheme}://{origin.authority}{self._path}>"
+        origin = self._origin  # neither credentials nor the query, which often holds a key
+        return f"<rawfnf.Request {self._method.decode()} {origin.scheme}://{origin.authority}{self._path}>"
+
+    @property
+    def origin(self) -> Origin:
+        """Scheme, host and port."""
+        return self._origin
 
     def encode(
         self,
@@ -153,7 +155,7 @@ class Request:
         if whole is None:
             return self._stream(cast("BinaryIO | Iterable[Buffer]", data), params, headers, path)
         content_type, body = whole
-        return Message(self.method, _joined(self._head(content_type, len(body), params, headers, path), body), None)
+        return Message(self._method, _joined(self._head(content_type, len(body), params, headers, path), body), None)
 
     def _stream(
         self, data: BinaryIO | Iterable[Buffer], params: Params | None, headers: Fields | None, path: str | None
@@ -162,16 +164,16 @@ class Request:
             length, start, rest = _file(data)
             if length is not None:
                 pieces = _joined(self._head(None, length, params, headers, path), start)
-                return Message(self.method, pieces, rest if len(start) < length else None)
+                return Message(self._method, pieces, rest if len(start) < length else None)
             items: Iterable[Buffer] = itertools.chain((start,), rest)
         else:
             items = data
         first, others = _started(_items(items))
         writer = h11.Connection(h11.CLIENT)
         target, fields = self._changed(params, headers, path)
-        head = _h11_head(writer, self.method, target, (*fields, (b"Transfer-Encoding", b"chunked")))
+        head = _h11_head(writer, self._method, target, (*fields, (b"Transfer-Encoding", b"chunked")))
         chunks = _chunks(writer, first, others)
-        return Message(self.method, (head + next(chunks),), chunks)
+        return Message(self._method, (head + next(chunks),), chunks)
 
     def _head(
         self,
@@ -184,7 +186,7 @@ class Request:
         if params is None and headers is None and path is None:
             prefix = self._prefixes.get(content_type) or self._prefix(content_type)
         else:
-            prefix = _length_prefix(self.method, *self._changed(params, headers, path), content_type)
+            prefix = _length_prefix(self._method, *self._changed(params, headers, path), content_type)
         return b"%b%d\r\n\r\n" % (prefix, length)
 
     def _changed(self, params: Params | None, headers: Fields | None, path: str | None) -> tuple[str, _Fields]:
@@ -193,7 +195,7 @@ class Request:
         return target, _replaced(self._fields, _checked_fields(headers))
 
     def _prefix(self, content_type: bytes | None) -> bytes:
-        prefix = _length_prefix(self.method, self._path + self._query, self._fields, content_type)
+        prefix = _length_prefix(self._method, self._path + self._query, self._fields, content_type)
         self._prefixes[content_type] = prefix  # two threads may both write it, and write the same
         return prefix
 
@@ -300,14 +302,17 @@ def _file(file: Any) -> tuple[int | None, bytes, Iterator[bytes]]:
     """Return a file's length from where it stands (None: unknown), its first piece, and the others."""
     try:
         length = _remaining(file)
-        wanted = PIECE if length is None else min(PIECE, length or 1)
-        # A pipe is sent as it comes: waiting for more could be waiting for long.
-        first = _read(file, wanted) if length is None else b"".join(_up_to(file, wanted))
+        if length is None:
+            # Not read1(), which would not wait until a buffered pipe has a whole piece: of a non-blocking file that
+            # has nothing now it says b"", as at the end.
+            return None, _read(file, PIECE), iter(functools.partial(_read, file, PIECE), b"")
+        wanted = min(PIECE, length or 1)
+        first = b"".join(_up_to(file, wanted))
     except RequestError:
         raise
     except Exception as error:
         raise RequestError(f"data is a file that cannot be read: {reason(error)}") from error
-    if length is None or (length == 0 and first):  # a pipe; a file of /proc, which claims to be empty
+    if length == 0 and first:  # a file of /proc, which claims to be empty
         return None, first, iter(functools.partial(_read, file, PIECE), b"")
     if len(first) < wanted:  # a file of /sys, which claims to be a page long: nothing has been promised yet
         length = len(first)

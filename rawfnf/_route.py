@@ -75,8 +75,9 @@ def route_to(
         raise RequestError(
             f"source_address {source_address!r} cannot reach {where}: one is IPv4, the other IPv6 or a path"
         )
-    context = _context(ssl_context) if origin.scheme == "https" else None
-    return Route(origin, host, port, () if address is None else (address,), source, context, where)
+    context = _context(ssl_context) if origin.scheme == "https" or ssl_context is not None else None
+    used = context if origin.scheme == "https" else None
+    return Route(origin, host, port, () if address is None else (address,), source, used, where)
 
 
 @functools.lru_cache(maxsize=64)

@@ -1,0 +1,1 @@
+"""rawfnf against real peers: what they got, and how it ended."""

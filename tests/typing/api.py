@@ -1,0 +1,201 @@
+# pyright: strict, reportUnnecessaryTypeIgnoreComment=true
+"""Public uses that mypy --strict and pyright must accept, and some that they must refuse. Read by them, never run."""
+
+from __future__ import annotations
+
+import array
+import gzip
+import io
+import sys
+import tempfile
+from collections import OrderedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
+
+from typing_extensions import assert_type
+
+import rawfnf
+from rawfnf import ConnectError, Origin, RawfnfError, Receipt, Request, RequestError, SendError, Timings, post
+
+if TYPE_CHECKING:
+    import ctypes
+    import mmap
+    import ssl
+    import subprocess
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+URL = "https://example.com/events"
+
+
+class Event(TypedDict):
+    """What an application's events look like."""
+
+    name: str
+    size: int
+
+
+def chunks() -> Iterator[bytes]:
+    yield b"one"
+    yield b"two"
+
+
+def buffers() -> Iterator[bytearray | memoryview]:
+    yield bytearray(b"one")
+    yield memoryview(b"two")
+
+
+def bytes_and_text(mapped: mmap.mmap, octets: ctypes.Array[ctypes.c_char]) -> None:
+    post(URL)
+    post(URL, None)
+    post(URL, b"bytes")
+    post(URL, bytearray(b"bytes"))
+    post(URL, memoryview(b"bytes"))
+    post(URL, array.array("d", [1.0]))
+    post(URL, mapped)
+    post(URL, octets)
+    post(URL, "text")
+
+
+def forms(
+    texts: Mapping[str, str],
+    numbers: dict[str, int],
+    mixed: dict[str, str | int | None],
+    lists: dict[str, list[str]],
+    several: Mapping[str, str | Sequence[str]],
+) -> None:
+    post(URL, {"a": "1"})
+    post(URL, {"a": 1})
+    post(URL, {"a": 1.5, "b": True, "c": None})
+    post(URL, {b"a": b"1"})
+    post(URL, {"a": ["1", "2"]})
+    post(URL, {"a": "1", "b": ["2", "3"]})
+    post(URL, {})
+    post(URL, OrderedDict(a="1"))
+    post(URL, texts)
+    post(URL, numbers)
+    post(URL, mixed)
+    post(URL, lists)
+    post(URL, several)
+
+
+def pairs_of_a_form(pairs: list[tuple[str, str]], mixed_pairs: Sequence[tuple[str, str | int]]) -> None:
+    post(URL, [("a", "1"), ("a", "2")])
+    post(URL, (("a", "1"), ("b", 2)))
+    post(URL, pairs)
+    post(URL, mixed_pairs)
+
+
+def streams(pieces: Iterable[bytes], pipe: subprocess.Popen[bytes]) -> None:
+    post(URL, [b"one", b"two"])
+    post(URL, chunks())
+    post(URL, buffers())
+    post(URL, pieces)
+    post(URL, (line for line in [b"one"]))
+    post(URL, map(str.encode, ["one"]))
+    with open("body", "rb") as file, Path("body").open("rb") as other, gzip.open("body.gz") as packed:
+        post(URL, file)
+        post(URL, other)
+        post(URL, packed)
+    with open("body", "rb", buffering=0) as raw, tempfile.TemporaryFile() as temporary:
+        post(URL, raw)
+        post(URL, temporary)
+    post(URL, io.BytesIO(b"bytes"))
+    post(URL, sys.stdin.buffer)
+    post(URL, pipe.stdout)
+
+
+def every_form_of_json(event: Event, value: object) -> None:
+    post(URL, json={"a": [1, 2.5, None, True, {"b": "c"}]})
+    post(URL, json=[1, 2])
+    post(URL, json="text")
+    post(URL, json=event)
+    post(URL, json=value)
+
+
+def every_option(fields: Mapping[str, str], query: dict[str, str], context: ssl.SSLContext) -> None:
+    receipt = post(
+        URL,
+        b"body",
+        json=None,
+        params={"a": "1", "b": ["2"], "c": None, "d": 4},
+        headers={"X-A": "1"},
+        auth=("user", "password"),
+        method="PUT",
+        timeout=5,
+        closing="answered",
+        linger=0.5,
+        ssl_context=context,
+        connect_to=("10.0.0.7", 8443),
+        source_address=("127.0.0.1", 0),
+    )
+    assert_type(receipt, Receipt)
+    post(URL, params="a=1", headers=fields, auth=(b"user", "password"), timeout=None, closing=None, linger=5)
+    post(URL, params=query, headers=[("X-A", "1"), ("X-A", "2")], closing="now", connect_to="/run/agent.sock")
+    post(URL, params=[("a", "1")], headers={b"X-A": b"1"}, closing="acked", connect_to=Path("/run/agent.sock"))
+    post(URL, params=query.items(), headers={"X-A": b"1"}, source_address="127.0.0.1")
+    post(URL, headers=[("X-A", b"1"), (b"X-B", "2")])
+    post(URL, headers=fields.items())
+
+
+def what_a_receipt_tells(receipt: Receipt) -> None:
+    assert_type(receipt.status, int | None)
+    assert_type(receipt.bytes_sent, int)
+    assert_type(receipt.tls_version, str | None)
+    assert_type(receipt.timings, Timings)
+    if receipt.delivery == "answered" and receipt.status is not None and receipt.status >= 400:
+        print(receipt.peer)
+    resolve, connect, handshake, send, close = receipt.timings
+    print(max(filter(None, (resolve, connect, handshake, send, close))), receipt.timings.send or 0.0)
+
+
+def a_request() -> None:
+    request = Request(URL, params={"a": "1"}, headers={"X-A": "1"}, auth=("user", "password"), method="PATCH")
+    assert_type(request.encode(b"body"), bytes)
+    assert_type(request.encode({"a": 1}, params="b=2", headers=[("Idempotency-Key", "1")], path="/other"), bytes)
+    assert_type(request.encode(json={"a": 1}), bytes)
+    assert_type(request.encode(), bytes)
+    assert_type(request.origin, Origin)
+    assert_type(request.origin.scheme, str)
+    assert_type(request.origin.host, str)
+    assert_type(request.origin.port, int)
+    version: str = rawfnf.__version__
+    print(version)
+
+
+def every_error() -> None:
+    try:
+        post(URL)
+    except RequestError as error:
+        refused: ValueError = error
+        print(refused)
+    except ConnectError as error:
+        unreached: OSError = error
+        print(unreached, error.phase, error.host, error.port)
+    except SendError as error:
+        broken: OSError = error
+        print(broken, error.errno)
+        assert_type(error.bytes_sent, int)
+    except RawfnfError as error:
+        assert_type(error.phase, str)
+        assert_type(error.host, str | None)
+        assert_type(error.port, int | None)
+        assert_type(error.errno, int | None)
+
+
+def what_is_refused(request: Request) -> None:
+    post()  # type: ignore[call-arg]
+    post(b"http://h/")  # type: ignore[arg-type]
+    post(URL, 5)  # type: ignore[arg-type]
+    post(URL, Path("body"))  # type: ignore[arg-type]
+    post(URL, io.StringIO("text"))  # type: ignore[arg-type]
+    post(URL, ["text"])  # type: ignore[arg-type]
+    post(URL, b"", {"a": 1})  # type: ignore[call-arg]
+    post(URL, closing="later")  # type: ignore[arg-type]
+    post(URL, timeout="5")  # type: ignore[arg-type]
+    post(URL, headers={"X-A": 1})  # type: ignore[arg-type]
+    post(URL, headers={"X-A": None})  # type: ignore[arg-type]
+    post(URL, auth="user:password")  # type: ignore[arg-type]
+    post(URL, method=b"POST")  # type: ignore[arg-type]
+    post(URL, connect_to=8080)  # type: ignore[arg-type]
+    post(URL, linger=None)  # type: ignore[arg-type]
+    request.encode(b"", method="PUT")  # type: ignore[call-arg]
