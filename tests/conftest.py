@@ -1,0 +1,148 @@
+"""The real peers as fixtures (what they are is told in peers.py), and the watch over what a test leaves behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import ssl
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
+
+import pytest
+import trustme
+
+import rawfnf
+from bench.network import missing, network
+from tests.peers import AF_UNIX, HttpServer, Recorder, recording, server_context
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from bench.network import Network
+
+Post: TypeAlias = Callable[..., rawfnf.Receipt]
+
+# A thread or descriptor may be on its way out when a test ends; nothing is given longer than this, in seconds.
+_GRACE = 5.0
+
+
+def descriptors() -> dict[int, str]:
+    """Return this process's open descriptors, and what they are."""
+    found = {}
+    for name in os.listdir("/proc/self/fd") if sys.platform == "linux" else ():
+        with contextlib.suppress(FileNotFoundError):  # the one that listed the directory
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left() -> Iterator[None]:
+    """Fail a test that leaves a thread or a descriptor behind: autouse, so it looks after all others have gone."""
+    threads, before = set(threading.enumerate()), descriptors()
+    yield
+    end = time.monotonic() + _GRACE
+    while True:
+        left = [thread.name for thread in threading.enumerate() if thread not in threads]
+        opened = {number: what for number, what in descriptors().items() if before.get(number) != what}
+        if not left and not opened:
+            return
+        if time.monotonic() > end:
+            pytest.fail(f"left behind: threads {left}, descriptors {opened}")
+        time.sleep(0.001)
+
+
+@pytest.fixture(params=[pytest.param(rawfnf.post, id="post")])
+def post(request: pytest.FixtureRequest) -> Post:
+    """Every way to send one request: the same tests hold for each."""
+    driver: Post = request.param
+    return driver
+
+
+@pytest.fixture
+def recorder() -> Iterator[Recorder]:
+    """Plain TCP on 127.0.0.1; answers 204 at once unless given another script."""
+    with recording() as peer:
+        yield peer
+
+
+@pytest.fixture
+def unix_recorder(tmp_path: Path) -> Iterator[Recorder]:
+    """The same on a Unix socket: `address` is its path, `url` is http://localhost:80/."""
+    if AF_UNIX < 0:
+        pytest.skip("Windows' Python has no Unix sockets")
+    path = str(tmp_path / "s")
+    with recording(family=AF_UNIX, address=path, options={"connect_to": path}) as peer:
+        yield peer
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    """A certificate authority that only `trusting` trusts."""
+    return trustme.CA()
+
+
+@pytest.fixture(scope="session")
+def trusting(authority: trustme.CA) -> ssl.SSLContext:
+    """A client's context that trusts `authority`, and nobody else."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.configure_trust(context)
+    return context
+
+
+@pytest.fixture(params=[ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["TLS1.2", "TLS1.3"])
+def tls_version(request: pytest.FixtureRequest) -> ssl.TLSVersion:
+    """Every TLS test runs on both."""
+    version: ssl.TLSVersion = request.param
+    return version
+
+
+@pytest.fixture
+def tls_recorder(authority: trustme.CA, trusting: ssl.SSLContext, tls_version: ssl.TLSVersion) -> Iterator[Recorder]:
+    """TLS on 127.0.0.1, for the names localhost and rawfnf.test; 1.3 sends session tickets."""
+    with recording(context=server_context(authority, tls_version), options={"ssl_context": trusting}) as peer:
+        yield peer
+
+
+@pytest.fixture(params=[None, ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["plain", "TLS1.2", "TLS1.3"])
+def peer(request: pytest.FixtureRequest, authority: trustme.CA, trusting: ssl.SSLContext) -> Iterator[Recorder]:
+    """A recorder on 127.0.0.1 by each transport; `post(peer.url, ..., **peer.options)` reaches it."""
+    version: ssl.TLSVersion | None = request.param
+    context = None if version is None else server_context(authority, version)
+    with recording(context=context, options=None if context is None else {"ssl_context": trusting}) as made:
+        yield made
+
+
+@pytest.fixture
+def http_server() -> Iterator[HttpServer]:
+    """http.server in a thread: `served` and `failed` tell what its application got."""
+    with HttpServer() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), name="http.server")
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def _network(loss: float) -> Iterator[Network]:
+    if reason := missing():
+        pytest.skip(reason)
+    with network(rtt=0.02, loss=loss) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def far() -> Iterator[Network]:
+    """A network with a round trip of 20 ms."""
+    yield from _network(0.0)
+
+
+@pytest.fixture(scope="session")
+def lossy() -> Iterator[Network]:
+    """A network with a round trip of 20 ms that loses 2 % of all packets."""
+    yield from _network(0.02)
