@@ -18,6 +18,7 @@ from rawfnf._connection import Connection, Wait
 from rawfnf._route import route_to
 from rawfnf._tcp import Address
 from tests.peers import (
+    AF_UNIX,
     NO_CONTENT,
     OK,
     PATIENCE,
@@ -34,6 +35,7 @@ from tests.peers import (
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
+    from pathlib import Path
 
     from rawfnf._route import Closing
 
@@ -132,6 +134,31 @@ def test_when_all_addresses_fail_the_last_error_is_told() -> None:
     assert isinstance(caught.value.__cause__, ConnectionRefusedError)
     assert connection.state == "closed"
     assert connection.fileno() == -1
+
+
+@linux
+def test_a_full_backlog_is_tried_again_soon(tmp_path: Path) -> None:
+    """A Unix socket that refuses for that reason wakes nobody when there is room again."""
+    path = str(tmp_path / "s")
+    with socket.socket(AF_UNIX) as listener, socket.socket(AF_UNIX) as filler:
+        listener.bind(path)
+        listener.listen(0)
+        filler.connect(path)
+        origin = Request("http://localhost/").origin
+        route = route_to(origin, ssl_context=None, connect_to=path, source_address=None)
+        connection = Connection(route, route.known, monotonic(), None)
+        give(connection, BODY, "now")
+        for _ in range(3):
+            wait = connection.advance()
+            assert wait is not None
+            assert wait.until is not None
+            assert wait.until < monotonic() + 0.1
+            assert not wait.readable
+            assert not wait.writable
+            wait_for(connection, wait)
+        with listener.accept()[0]:
+            drive(connection, "sending")
+        connection.abort()
 
 
 # --- opened ahead of its request -----------------------------------------------------------------------------------

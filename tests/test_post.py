@@ -17,6 +17,7 @@ import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError  # the built-in one from Python 3.11 on
 from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -298,7 +299,7 @@ def test_tls_by_default_sends_no_fin_before_all_is_acknowledged(
         peer.script = reads_once(reads)
         call = pool.submit(post, peer.url, UNACKED, closing=closing, ssl_context=trusting)
         until(lambda: peer.talks and peer.talks[0].handshaken, "handshake")
-        with pytest.raises(TimeoutError):
+        with pytest.raises(FutureTimeoutError):
             call.result(0.3)
         if sys.platform == "linux":
             assert client_state(peer) == psutil.CONN_ESTABLISHED, "a FIN, even one that waits, makes this FIN_WAIT1"
@@ -375,7 +376,7 @@ def test_acked_waits_until_all_is_acknowledged(post: Post) -> None:
     with recording(receive_buffer=NARROW) as peer, gate() as reads, ThreadPoolExecutor() as pool:
         peer.script = reads_once(reads)
         call = pool.submit(post, peer.url, UNACKED, closing="acked")
-        with pytest.raises(TimeoutError):
+        with pytest.raises(FutureTimeoutError):
             call.result(0.3)
         reads.set()
         assert call.result(PATIENCE).delivery == "acked"
@@ -426,7 +427,7 @@ def test_acked_on_a_unix_socket_means_read_by_the_peer(post: Post, unix_recorder
     with gate() as reads, ThreadPoolExecutor() as pool:
         unix_recorder.script = reads_once(reads)
         call = pool.submit(post, "http://localhost/", SMALL, closing="acked", **unix_recorder.options)
-        with pytest.raises(TimeoutError):
+        with pytest.raises(FutureTimeoutError):
             call.result(0.3)
         reads.set()
         receipt = call.result(PATIENCE)
