@@ -29,13 +29,14 @@ class Answer:
     are of no use, the real ones are in _request.py.
     """
 
-    __slots__ = ("_discarded", "_reader", "complete", "status")
+    __slots__ = ("_discarded", "_reader", "_refused", "complete", "status")
 
     def __init__(self, method: bytes) -> None:
         self._reader = h11.Connection(h11.CLIENT)
         self._reader.send(_request(method))
         self._reader.send(h11.EndOfMessage())
         self._discarded = 0
+        self._refused = ""
         self.status: int | None = None
         self.complete = False
 
@@ -47,6 +48,8 @@ class Answer:
                 wrong with the rest only ends it.
 
         """
+        if self._refused:  # asked again, h11 would say the same, and keep what it cannot read
+            raise NotAnAnswerError(self._refused)
         if self.complete:
             return
         # h11 looks at the length of a head when it runs out of data: in pieces, so that it does not matter how much
@@ -57,8 +60,9 @@ class Answer:
                 self._read()
         except h11.RemoteProtocolError as error:
             if self.status is None:
-                what = f"it sent what is no HTTP/1 response ({error})" if data else "it closed without an answer"
-                raise NotAnAnswerError(what) from error
+                why = f"it sent what is no HTTP/1 response ({error})" if data else "it closed without an answer"
+                self._refused = why
+                raise NotAnAnswerError(why) from error
             self.complete = True
 
     def _read(self) -> None:

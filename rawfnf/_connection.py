@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 # Plaintext encrypted before it is handed over, in bytes: four full records, so that memory stays bounded.
 _SLICE = 64 * 1024
 # Receives in one go, so that a server which never stops talking cannot hold advance() beyond its deadlines.
-_RECEIVES = 16
+_RECEIVES = 4
 # An acknowledgement wakes nobody: it is looked for, in pauses (seconds) that grow with the time already waited, so
 # that looking costs at most a fourth of it. epoll rounds what is shorter than 1 ms up to that.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.05
@@ -53,12 +53,12 @@ _BACKLOG_PAUSE = 0.001
 _NOTHING = b""
 
 # The phase that a state belongs to, and what failed in it.
-_WHILE = {
+_WHILE: dict[str, tuple[str, str]] = {
     "connecting": ("connect", "cannot connect to {}"),
     "handshaking": ("handshake", "the TLS handshake with {} failed"),
     "ready": ("send", "sending to {} failed"),
     "sending": ("send", "sending to {} failed"),
-    "closing": ("close", "waiting for {} failed"),
+    "closing": ("close", "waiting for {} to acknowledge or answer failed"),
 }
 
 
@@ -228,8 +228,7 @@ class Connection:
 
     def fail(self, cause: Exception) -> NoReturn:
         """End the connection because its driver cannot wait for it, and raise what that means for the request."""
-        phase, what = _WHILE[self.state]
-        error = self._error(phase, cause, what)
+        error = self._error(cause)
         self.abort()
         raise error from cause
 
@@ -298,7 +297,7 @@ class Connection:
             self._socket.close()
             self._socket = None
         if not self._addresses:
-            raise self._error("connect", error, "cannot connect to {}") from error
+            raise self._error(error) from error
 
     # --- handshaking -----------------------------------------------------------------------------------------------
 
@@ -308,6 +307,7 @@ class Connection:
         assert tls is not None
         try:
             while True:
+                self._raise_if_late()  # a peer may keep us reading without end: HelloRequests, say
                 done = tls.handshake()
                 if done and self._message is not None:
                     break  # Finished stays in the buffer, and leaves in one write with the first record
@@ -315,18 +315,18 @@ class Connection:
                     self._out = tls.flight()
                 while self._out:
                     if not self._hand_over(sock):
-                        return self._wait("handshake", readable=False, writable=True)
+                        return self._wait(readable=False, writable=True)
                 if done:
                     break
                 ciphertext = _tcp.receive(sock)
                 if ciphertext is None:
-                    return self._wait("handshake", readable=True, writable=False)
+                    return self._wait(readable=True, writable=False)
                 tls.receive(ciphertext)
         except ConnectError:
             raise
         except OSError as error:  # of the socket, or ssl.SSLError, which is one
             self._send_alert(sock, tls)
-            raise self._error("handshake", error, "the TLS handshake with {} failed") from error
+            raise self._error(error) from error
         self._tls_version = tls.version
         self._ready_at = monotonic()
         self.state = "ready"
@@ -350,23 +350,23 @@ class Connection:
         watching = self._closing != "now"
         while self._out or self._load():
             if self._begun:
-                self._raise_if_late("send")
+                self._raise_if_late()
             if watching and self._begun:  # RFC 9112 §9.5: a server may answer before it has read everything
                 self._receive(sock)
                 if self._status() is not None:
                     break
                 if self._failure is not None:
-                    raise self._error("send", self._failure, "sending to {} failed") from self._failure
+                    raise self._error(self._failure) from self._failure
             try:
                 taken = self._hand_over(sock)
             except OSError as error:
                 if watching:
                     self._receive(sock)
                 if self._status() is None:
-                    raise self._error("send", error, "sending to {} failed") from error
+                    raise self._error(error) from error
                 break
             if not taken:
-                return self._wait("send", readable=watching and not self._eof, writable=True)
+                return self._wait(readable=watching and not self._eof, writable=True)
         else:
             self._whole = True
         self._sent_at = monotonic()
@@ -409,7 +409,7 @@ class Connection:
             try:
                 self._tls.encrypt(plain)
             except OSError as error:  # ssl.SSLError: a TLS 1.2 server that asks to renegotiate, see _tls.py
-                raise self._error("send", error, "encrypting for {} failed") from error
+                raise self._error(error) from error
         if self._closing == "now" and self._stream is None and not (self._piece or self._pieces or self._notified):
             self._tls.close_notify()  # in one write with the last record
             self._notified = True
@@ -426,7 +426,7 @@ class Connection:
         try:
             chunk = next(self._stream, b"")
         except Exception as error:
-            raise self._error("send", error, "reading data failed while sending to {}") from error
+            raise self._error(error, of_data=True) from error
         if not chunk:
             self._stream = None
         return chunk
@@ -480,7 +480,7 @@ class Connection:
         if self._closing == "now":
             self._end(sock)
             return None
-        # In this order: a reset can make "nothing unacknowledged" true, and then leaves its error.
+        # In this order: a peer that is gone can make "nothing unacknowledged" true, and then leaves its error.
         unacked = _tcp.unacked_bytes(sock)
         self._receive(sock)
         if self._eof and self._failure is None:
@@ -488,7 +488,7 @@ class Connection:
         if self._status() is not None:
             self._delivery = "answered"
         elif self._failure is not None:
-            raise self._error("close", self._failure, f"{{}} did not get to {self._closing!r}") from self._failure
+            raise self._error(self._failure) from self._failure
         elif unacked == 0:
             self._delivery = "acked"
         now, end = monotonic(), self._sent_at + self._linger
@@ -517,34 +517,36 @@ class Connection:
                 _tcp.half_close(sock)
         except OSError as error:
             if self._closing == "now":  # the peer has reset the connection: our kernel no longer has the bytes
-                raise self._error("send", error, "sending to {} failed") from error
+                raise self._error(error, "sending") from error
             # Otherwise what is known is known already, and the connection has gone where it was to go.
         self._release(sock)
 
     # --- common ----------------------------------------------------------------------------------------------------
 
-    def _wait(self, phase: str, *, readable: bool, writable: bool) -> Wait:
-        self._raise_if_late(phase)
+    def _wait(self, *, readable: bool, writable: bool) -> Wait:
+        self._raise_if_late()
         return Wait(readable, writable, self._deadline)
 
-    def _raise_if_late(self, phase: str) -> None:
+    def _raise_if_late(self) -> None:
         if self._deadline is not None and monotonic() >= self._deadline:
             late = TimeoutError(errno.ETIMEDOUT, "timed out")
-            raise self._error(
-                phase, late, "sending to {} failed" if phase == "send" else "the TLS handshake with {} failed"
-            ) from late
+            raise self._error(late) from late
 
-    def _error(self, phase: str, cause: Exception, what: str) -> ConnectError | SendError:
+    def _error(
+        self, cause: Exception, state: State | None = None, *, of_data: bool = False
+    ) -> ConnectError | SendError:
         """Translate a failure. Whether a request byte has left decides what it is, not where it happened."""
-        origin = self._route.origin
+        phase, what = _WHILE[state or self.state]
+        if of_data:  # the caller's own file or iterable: its numbers and remedies are none of the network's
+            what = "reading data failed while sending to {}"
         sent = f" after {self.bytes_sent} bytes of the request" if self._begun else ""
         return (SendError if self._begun else ConnectError)(
-            f"{what.format(self._route.where)}{sent}: {reason(cause)}",
+            f"{what.format(self._route.where)}{sent}: {reason(cause, remedies=not of_data)}",
             phase=phase,
-            host=origin.host,
-            port=origin.port,
+            host=self._route.origin.host,
+            port=self._route.origin.port,
             bytes_sent=self.bytes_sent,
-            errno=number(cause),
+            errno=None if of_data else number(cause),
         )
 
     _steps: ClassVar[dict[str, Callable[[Connection], Wait | None]]] = {

@@ -87,6 +87,7 @@ _REMEDIES = {
     _errno.EPERM: "not permitted: check the firewall",
     _errno.ETIMEDOUT: "raise timeout, or check that the peer can be reached and reads what it is sent",
     _errno.ECONNRESET: "the peer gave up: look for the reason in its log",
+    _errno.ENOTCONN: "the peer gave up: look for the reason in its log",
     _errno.EPIPE: "the peer gave up: look for the reason in its log",
 }
 
@@ -116,11 +117,11 @@ def number(cause: BaseException) -> int | None:
     return cause.errno if isinstance(cause, OSError) and not _is_tls(cause) else None
 
 
-def reason(cause: BaseException) -> str:
-    """Say what went wrong and what to do about it, in one line."""
+def reason(cause: BaseException, *, remedies: bool = True) -> str:
+    """Say what went wrong, in one line, and what to do about it; no remedies for what is no socket's error."""
     text, remedy = _told(cause)
     line = " ".join(text.split())
-    return f"{line}; {remedy}" if remedy else line
+    return f"{line}; {remedy}" if remedy and remedies else line
 
 
 def _told(cause: BaseException) -> tuple[str, str]:
@@ -131,6 +132,8 @@ def _told(cause: BaseException) -> tuple[str, str]:
         if type(cause).__name__ == "gaierror":  # its numbers are the resolver's own
             return text, "check the spelling, and that this machine resolves names"
         return text, _REMEDIES.get(cause.errno, "")
+    if type(cause).__module__.partition(".")[0] == __package__:
+        return str(cause), ""
     return f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__, ""
 
 

@@ -97,11 +97,12 @@ def parse_path(path: str) -> str:
     """Check and escape a path that replaces the URL's own."""
     if not isinstance(path, str):
         raise RequestError(f"path must be a str, not {type(path).__name__}")
-    refuse_unsendable(path, f"path {path!r}")
+    shown = redacted(path)
+    refuse_unsendable(path, f"path {shown!r}")
     if not path.startswith("/"):
-        raise RequestError(f"path {path!r} must begin with '/'")
+        raise RequestError(f"path {shown!r} must begin with '/'")
     if "?" in path or "#" in path:
-        raise RequestError(f"path {path!r} holds a '?' or '#': give a query as params, or escape them (%3F, %23)")
+        raise RequestError(f"path {shown!r} holds a '?' or '#': give a query as params, or escape them (%3F, %23)")
     return escaped(path)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from . import _tcp
 from ._connection import Connection
-from ._errors import ConnectError, reason
+from ._errors import ConnectError, number, reason
 from ._request import Request
 from ._route import checked_closing, checked_seconds, checked_timeout, default_route, route_to
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._connection import Receipt, Wait
+    from ._origin import Origin
     from ._request import Auth, ConnectTo, Data, Fields, Params
     from ._route import Closing, Route
 
@@ -49,7 +50,8 @@ def post(
         url, params, headers, auth, method: as for `Request`.
         data, json: as for `Request.encode`. Files and iterables are read while sending, in bounded memory.
         timeout: seconds for resolve + connect + handshake + send, one deadline; None: no limit. It cannot interrupt the
-            system's resolver, nor an iterable: the call may overrun by their time, and raises then.
+            system's resolver, nor an iterable: the call may overrun by their time, and raises then. An iterable's first
+            item is read before the clock starts.
         closing: "now", "acked" or "answered": when to close, and so what is known. None: "now" on TCP and Unix sockets,
             "acked" over TLS, where tickets that reach a closed socket make our kernel drop what is on its way.
         linger: seconds that "acked" and "answered" may wait after the last byte was handed over. When they run out the
@@ -63,34 +65,48 @@ def post(
 
     Raises:
         RequestError: malformed arguments. Nothing touched the network.
-        ConnectError: no request byte left; sending again is safe.
+        ConnectError: no request byte left; sending again is safe. A file that can seek is back where it stood; an
+            iterable has lost the item that was read before connecting.
         SendError: the server may have none, some or all of the request. It ended in RST if it is not whole, so that
             the server cannot take it for whole.
 
     """
-    request = _request(url, params, headers, auth, method)
-    message = request.message(data, json=json)
-    default: Closing = "now" if request.origin.scheme == "http" else "acked"
-    closing = default if closing is None else checked_closing(closing)
     linger = checked_seconds(linger, "linger")
     timeout = checked_timeout(timeout)
-    if ssl_context is None and connect_to is None and source_address is None:
-        route = default_route(request.origin)
-    else:
-        route = route_to(request.origin, ssl_context=ssl_context, connect_to=connect_to, source_address=source_address)
+    if closing is not None:
+        closing = checked_closing(closing)
+    try:
+        request = _request(url, params, headers, auth, method)
+        route = _route(request.origin, ssl_context, connect_to, source_address)
+        message = request.message(data, json=json)
+    except (OSError, ImportError) as error:  # a module or certificate that is loaded on first use
+        raise ConnectError(f"cannot prepare the request: {reason(error)}", errno=number(error)) from error
     started = monotonic()
     deadline = None if timeout is None else started + timeout
-    addresses = route.known or _resolved(route, deadline)
-    connection = Connection(route, addresses, started, deadline)
-    connection.give(message, closing=closing, linger=linger)
     try:
-        wait = connection.advance()
-        if wait is not None:
-            _wait_until_closed(connection, wait)
-    except BaseException:  # an interrupt may come between any two lines: whatever ends the wait ends the connection
-        connection.abort()
+        addresses = route.known or _resolved(route, deadline)
+        connection = Connection(route, addresses, started, deadline)
+        connection.give(message, closing=closing or _default(route), linger=linger)
+        return _closed(connection)
+    except ConnectError:
+        if message.rewind is not None:
+            message.rewind()  # what has not left can be sent again, from the same file
         raise
-    return connection.receipt()
+
+
+def _default(route: Route) -> Closing:
+    return "now" if route.ssl_context is None else "acked"
+
+
+def _route(
+    origin: Origin,
+    ssl_context: ssl.SSLContext | None,
+    connect_to: ConnectTo | None,
+    source_address: tuple[str, int] | str | None,
+) -> Route:
+    if ssl_context is None and connect_to is None and source_address is None:
+        return default_route(origin)
+    return route_to(origin, ssl_context=ssl_context, connect_to=connect_to, source_address=source_address)
 
 
 def _request(url: str, params: Params | None, headers: Fields | None, auth: Auth | None, method: str) -> Request:
@@ -126,6 +142,18 @@ def _resolved(route: Route, deadline: float | None) -> tuple[_tcp.Address, ...]:
             errno=error.errno,
         ) from error
     return found
+
+
+def _closed(connection: Connection) -> Receipt:
+    """Let the connection go on until it is closed. Whatever ends that ends the connection."""
+    try:
+        wait = connection.advance()
+        if wait is not None:
+            _wait_until_closed(connection, wait)
+    except BaseException:  # an interrupt may come between any two lines
+        connection.abort()
+        raise
+    return connection.receipt()
 
 
 def _wait_until_closed(connection: Connection, wait: Wait | None) -> None:

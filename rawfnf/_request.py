@@ -10,7 +10,7 @@ import binascii
 import functools
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import h11
@@ -61,6 +61,7 @@ class Message(NamedTuple):
     method: bytes
     pieces: tuple[bytes | memoryview, ...]
     stream: Iterator[bytes] | None  # what next() raises is a failure on our side, in the middle of the request
+    rewind: Callable[[], object] | None = None  # puts a file back where it stood
 
 
 class Request:
@@ -136,7 +137,7 @@ class Request:
         try:
             return b"".join((*message.pieces, *(message.stream or ())))
         except Exception as error:
-            raise RequestError(f"data failed while being read: {reason(error)}") from error
+            raise RequestError(f"data failed while being read: {reason(error, remedies=False)}") from error
 
     def message(
         self,
@@ -161,10 +162,11 @@ class Request:
         self, data: BinaryIO | Iterable[Buffer], params: Params | None, headers: Fields | None, path: str | None
     ) -> Message:
         if hasattr(data, "read"):
-            length, start, rest = _file(data)
+            here, length, start, rest = _file(data)
             if length is not None:
                 pieces = _joined(self._head(None, length, params, headers, path), start)
-                return Message(self._method, pieces, rest if len(start) < length else None)
+                rewind = functools.partial(cast("BinaryIO", data).seek, here)
+                return Message(self._method, pieces, rest if len(start) < length else None, rewind)
             items: Iterable[Buffer] = itertools.chain((start,), rest)
         else:
             items = data
@@ -259,8 +261,11 @@ def _urlencode(pairs: object, name: str) -> str:
             several = hasattr(value, "__iter__") and not isinstance(value, (str, bytes))
             flat += [(key, item) for item in (value if several else (value,)) if item is not None]
         return urlencode(flat, doseq=True)
-    except (TypeError, ValueError) as error:  # a UnicodeEncodeError (lone surrogates) is a ValueError
+    except UnicodeEncodeError:
+        pass  # and raise outside: it carries the text along, which may be a password
+    except (TypeError, ValueError) as error:
         raise RequestError(f"{name} cannot be form-encoded ({error}): pass a mapping or (key, value) pairs") from error
+    raise RequestError(f"{name} cannot be form-encoded: it holds a lone surrogate, which UTF-8 cannot encode")
 
 
 def _pairs(given: Any) -> list[tuple[Any, Any]]:
@@ -298,25 +303,25 @@ def _utf8(text: str, name: str) -> bytes:
 # --- streams -------------------------------------------------------------------------------------------------------
 
 
-def _file(file: Any) -> tuple[int | None, bytes, Iterator[bytes]]:
-    """Return a file's length from where it stands (None: unknown), its first piece, and the others."""
+def _file(file: Any) -> tuple[int, int | None, bytes, Iterator[bytes]]:
+    """Return where a file stands, its length from there (None: unknown), its first piece, and the others."""
     try:
-        length = _remaining(file)
+        here, length = _remaining(file)
         if length is None:
             # Not read1(), which would not wait until a buffered pipe has a whole piece: of a non-blocking file that
             # has nothing now it says b"", as at the end.
-            return None, _read(file, PIECE), iter(functools.partial(_read, file, PIECE), b"")
+            return here, None, _read(file, PIECE), iter(functools.partial(_read, file, PIECE), b"")
         wanted = min(PIECE, length or 1)
         first = b"".join(_up_to(file, wanted))
     except RequestError:
         raise
     except Exception as error:
-        raise RequestError(f"data is a file that cannot be read: {reason(error)}") from error
+        raise RequestError(f"data is a file that cannot be read: {reason(error, remedies=False)}") from error
     if length == 0 and first:  # a file of /proc, which claims to be empty
-        return None, first, iter(functools.partial(_read, file, PIECE), b"")
+        return here, None, first, iter(functools.partial(_read, file, PIECE), b"")
     if len(first) < wanted:  # a file of /sys, which claims to be a page long: nothing has been promised yet
         length = len(first)
-    return length, first, _rest_of(file, length - len(first), length)
+    return here, length, first, _rest_of(file, length - len(first), length)
 
 
 def _up_to(file: Any, size: int) -> Iterator[bytes]:
@@ -326,15 +331,15 @@ def _up_to(file: Any, size: int) -> Iterator[bytes]:
         yield piece
 
 
-def _remaining(file: Any) -> int | None:
-    """Bytes from the file's position to its end; None if it cannot tell (a pipe, a compressed file)."""
+def _remaining(file: Any) -> tuple[int, int | None]:
+    """Return a file's position, and the bytes from there to its end: None if it cannot tell (a pipe, a gzip file)."""
     try:
         here: int = file.tell()
         end: int = file.seek(0, 2)
         file.seek(here)
     except (AttributeError, OSError, ValueError):
-        return None
-    return max(0, end - here)
+        return 0, None
+    return here, max(0, end - here)
 
 
 def _read(file: Any, size: int) -> bytes:
@@ -345,6 +350,10 @@ def _read(file: Any, size: int) -> bytes:
         raise RequestError("data is a non-blocking file that has nothing to read now: pass a blocking one")
     if not isinstance(piece, bytes):
         raise RequestError(f"data is a file whose read() returns {type(piece).__name__}: it must return bytes")
+    if len(piece) > size:  # it would run over its Content-Length, into what a server takes for another request
+        raise RequestError(
+            f"data is a file whose read({size}) returns {len(piece)} bytes: it must return {size} at most"
+        )
     return piece
 
 
@@ -378,7 +387,7 @@ def _started(items: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
     except RequestError:
         raise
     except Exception as error:
-        raise RequestError(f"data failed before its first item: {reason(error)}") from error
+        raise RequestError(f"data failed before its first item: {reason(error, remedies=False)}") from error
 
 
 def _chunks(writer: h11.Connection, first: bytes, rest: Iterable[bytes]) -> Iterator[bytes]:
@@ -465,7 +474,7 @@ def _field_text(text: object, name: object, what: str) -> bytes:
 def _check_field(name: bytes, value: bytes) -> None:
     if name.lower() in _FRAMING:
         raise RequestError(f"header {name.decode()!r} is rawfnf's own to set: leave it out")
-    shown = name.decode("latin-1")
+    shown = name.decode("latin-1").partition(":")[0].partition(" ")[0]  # a value that got in here may be a credential
     if _CONTROL.search(value):
         raise RequestError(f"header {shown!r}: its value holds a control character, such as a line end: remove it")
     if not _is_field(b"Accept" if name.lower() == b"host" else name, value):  # h11 wants one Host, and only one

@@ -97,8 +97,12 @@ def resolve(host: str, port: int, source: Address | None) -> tuple[Address, ...]
 
     """
     family = socket.AF_UNSPEC if source is None else source.family
-    # A str would make getaddrinfo load encodings.idna (0.4 MB) and raise UnicodeError on bad labels.
-    return addresses_of(socket.getaddrinfo(host.encode("ascii"), port, family, socket.SOCK_STREAM))
+    try:
+        # A str would make getaddrinfo load encodings.idna (0.4 MB) and raise UnicodeError on bad labels.
+        return addresses_of(socket.getaddrinfo(host.encode("ascii"), port, family, socket.SOCK_STREAM))
+    except OSError:
+        open_stream(socket.AF_INET, None).close()  # out of descriptors, glibc says that the name is unknown
+        raise
 
 
 def addresses_of(found: Iterable[tuple[int, int, int, str, tuple[Any, ...]]]) -> tuple[Address, ...]:
@@ -117,7 +121,7 @@ def open_stream(family: int, source: Address | None) -> socket.SocketType:
     """
     sock = socket.SocketType(family, _STREAM)
     try:
-        if not _NONBLOCK:
+        if sock.gettimeout() != 0:  # no SOCK_NONBLOCK here; or gevent's socket, which would wait in our place
             sock.settimeout(0.0)
         if source is not None:
             if _BIND_ADDRESS_NO_PORT is not None:
@@ -160,12 +164,24 @@ def connect(sock: socket.SocketType, address: Address) -> bool | None:
     if number == errno.EINPROGRESS:  # on loopback the handshake is over by the time that connect() says so
         number = sock.connect_ex(address.sockaddr)
     if number in _CONNECTED:
+        if address.family != AF_UNIX and sock.getsockname()[1] == address.sockaddr[1]:
+            _refuse_self(sock)
         return True
     if number == errno.EAGAIN and address.family == AF_UNIX:
         return None
     if number in _IN_PROGRESS:
         return False
     raise OSError(number, os.strerror(number))
+
+
+def _refuse_self(sock: socket.SocketType) -> None:
+    """Raise ECONNREFUSED if the connection is to itself.
+
+    Nothing listens, the port is one that the kernel gives to clients, and it gave us just that: then TCP's simultaneous
+    open (RFC 9293 §3.5) connects the socket with itself, and everything sent is acknowledged, by us.
+    """
+    if sock.getsockname() == sock.getpeername():
+        raise OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
 
 
 # --- sending and receiving -----------------------------------------------------------------------------------------
@@ -195,7 +211,8 @@ def unacked_bytes(sock: socket.SocketType) -> int | None:
     """Bytes that the peer's TCP has not acknowledged yet; on a Unix socket: that the peer has not read.
 
     None where the system does not tell. Linux: SIOCOUTQ, which is write_seq - snd_una (tcp_ioctl()); it is 0 in
-    SYN_SENT, and after a reset, so it means something only on a connection that was established and has no error.
+    SYN_SENT, and on a Unix socket whose peer has closed, so it means something only on a connection that was
+    established and has no error.
     """
     if sys.platform == "linux":
         return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)

@@ -108,6 +108,11 @@ def default_context() -> ssl.SSLContext:
 
 def client_context(cafile: str | None = None) -> ssl.SSLContext:
     """Build a context as `default_context` is, with the certificates of `cafile` (PEM) in place of the system's."""
+    if cafile is None and (system := ssl.get_default_verify_paths().cafile) is not None:
+        # create_default_context() keeps silent when it cannot open this, and trusts nobody: with default_context()'s
+        # cache that would outlast the want of descriptors that was the reason.
+        with open(system, "rb"):
+            pass
     context = ssl.create_default_context(cafile=cafile)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])

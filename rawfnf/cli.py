@@ -34,7 +34,13 @@ _PIECE = 64 * 1024
 _SHOWN_BODY = 1024  # bytes of a body that -v shows
 
 _FORM, _JSON = "application/x-www-form-urlencoded", "application/json"
-_SECRET = re.compile(rb"(?im)^((?:proxy-)?authorization|cookie): *(\w+ )?.*$")
+# Fields whose value -v does not show, but for an authentication scheme that is known to be one.
+_SECRET = re.compile(
+    rb"(?im)^([^:\n]*(?:auth|cookie|key|password|secret|token)[^:\n]*): *((?:basic|bearer|digest|negotiate) )?.*$"
+)
+
+# Options whose value is free text, and so may begin with a dash.
+_WITH_VALUE = {"-d", "--data", "--data-binary", "--json", "-H", "--header", "-u", "--user"}
 
 _EXAMPLES = """
 examples:
@@ -51,11 +57,22 @@ exit status (curl's numbers):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parser().parse_args(_joined(sys.argv[1:] if argv is None else argv))
     try:
         return _post(arguments)
     except KeyboardInterrupt:
         return 130  # 128 + SIGINT, as shells have it
+
+
+def _joined(argv: Sequence[str]) -> list[str]:
+    """Join options with values that begin with a dash, which argparse takes for options: -d '--boundary'."""
+    joined: list[str] = []
+    for word in argv:
+        if joined and joined[-1] in _WITH_VALUE and word.startswith("-") and word != "-":
+            joined[-1] += f"={word}" if joined[-1].startswith("--") else word
+        else:
+            joined.append(word)
+    return joined
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -173,15 +190,19 @@ def _post(arguments: argparse.Namespace) -> int:
             print(json.dumps(_error_report(error, status)))
         print(f"rawfnf: {error}", file=sys.stderr)
         return status
-    if arguments.write_out:
-        print(json.dumps({**receipt._asdict(), "timings": receipt.timings._asdict()}))
-    else:
-        print(_line(receipt))
+    told = json.dumps({**receipt._asdict(), "timings": receipt.timings._asdict()})
+    try:
+        print(told if arguments.write_out else _line(receipt), flush=True)
+    except OSError as error:
+        # Still 0: a script that tries again because nobody reads its output would send twice. At its exit Python would
+        # flush, and fail, once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"rawfnf: sent, but what is known cannot be written: {reason(error, remedies=False)}", file=sys.stderr)
     return 0
 
 
 def _send(arguments: argparse.Namespace) -> Receipt:
-    url = arguments.url if "://" in arguments.url else f"http://{arguments.url}"
+    url = arguments.url if re.match(r"[A-Za-z][A-Za-z0-9+.\-]*://", arguments.url) else f"http://{arguments.url}"
     body = _body(arguments)
     headers = _headers(arguments)
     auth = _auth(arguments.user)
@@ -224,6 +245,8 @@ def _content(value: str, change: Callable[[bytes], bytes] | None) -> Body:
     """Return what an option's value stands for: itself, or what @FILE or @- holds."""
     if not value.startswith("@"):
         return os.fsencode(value)
+    if value == "@-" and sys.stdin is None:
+        raise RequestError("cannot read '-': standard input is closed")
     try:
         file: BinaryIO = sys.stdin.buffer if value == "@-" else open(value[1:], "rb")  # noqa: SIM115  # it may stream
         first = file.read(_IN_MEMORY + 1)
@@ -235,7 +258,7 @@ def _content(value: str, change: Callable[[bytes], bytes] | None) -> Body:
             file.seek(-len(first), os.SEEK_CUR)
             return file
     except OSError as error:
-        raise RequestError(f"cannot read {value[1:]!r}: {reason(error)}") from error
+        raise RequestError(f"cannot read {value[1:]!r}: {reason(error, remedies=False)}") from error
     pieces = itertools.chain((first,), iter(lambda: file.read(_PIECE), b""))
     return map(change, pieces) if change else pieces
 
@@ -267,13 +290,16 @@ def _headers(arguments: argparse.Namespace) -> list[tuple[str | bytes, str | byt
     for text in arguments.header:
         name, colon, value = text.partition(":")
         empty = not colon and name.endswith(";")
-        if not (colon or empty):
-            raise RequestError(f"-H {text!r} holds no field: write 'Name: value', or 'Name;' for an empty one")
-        removed = defaults.pop(name.rstrip(";").lower(), None)
+        if not (colon or empty):  # shown up to the first space: what follows may be a credential
+            raise RequestError(
+                f"-H {text.split()[:1]} holds no field: write 'Name: value', or 'Name;' for an empty one"
+            )
+        name = name.rstrip(";").strip()
+        defaults.pop(name.lower(), None)
         if value.strip() or empty:
-            fields.append((name.rstrip(";"), os.fsencode(value.strip())))
-        elif removed is None:
-            raise RequestError(f"-H {text!r} leaves out a field that is not there: write 'Name;' to send it empty")
+            fields.append((name, os.fsencode(value.strip())))
+        elif name.lower() in {"host", "user-agent"}:
+            raise RequestError(f"-H {text!r}: every request says {name}; give it another value")
     return [*defaults.values(), *fields]
 
 
@@ -284,7 +310,10 @@ def _auth(user: str | None) -> Auth | None:
     if not colon:
         from getpass import getpass
 
-        password = getpass(f"Password for {name!r}: ")
+        try:
+            password = getpass(f"Password for {name!r}: ")
+        except EOFError:
+            raise RequestError("-u holds no ':', and nobody is there to be asked for the password") from None
     return os.fsencode(name), os.fsencode(password)
 
 
@@ -301,7 +330,7 @@ def _context(arguments: argparse.Namespace) -> ssl.SSLContext | None:
     try:
         context = _tls.client_context(arguments.cacert)
     except OSError as error:  # ssl.SSLError is one
-        raise RequestError(f"--cacert {arguments.cacert!r} cannot be used: {reason(error)}") from error
+        raise RequestError(f"--cacert {arguments.cacert!r} cannot be used: {reason(error, remedies=False)}") from error
     if arguments.insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -311,7 +340,9 @@ def _context(arguments: argparse.Namespace) -> ssl.SSLContext | None:
         try:
             context.load_cert_chain(arguments.cert, arguments.key)
         except OSError as error:
-            raise RequestError(f"--cert {arguments.cert!r} or its key cannot be used: {reason(error)}") from error
+            raise RequestError(
+                f"--cert {arguments.cert!r} or its key cannot be used: {reason(error, remedies=False)}"
+            ) from error
     return context
 
 

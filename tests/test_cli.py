@@ -77,6 +77,9 @@ def test_success_is_one_clear_line(recorder: Recorder) -> None:
         (["-d", "x", "-H", "Content-Type:"], b"x", None),
         (["--json", '{"a": 1}'], b'{"a": 1}', "application/json"),
         (["--json", '{"a":', "--json", "1}"], b'{"a":1}', "application/json"),
+        (["-d", "--boundary"], b"--boundary", "application/x-www-form-urlencoded"),
+        (["--data-binary", "-x=1"], b"-x=1", "application/x-www-form-urlencoded"),
+        (["-d", "x", "-H", "Expect:", "-H", "Accept:"], b"x", "application/x-www-form-urlencoded"),
         (["-d", "\N{SNOWMAN}"], "\N{SNOWMAN}".encode(), "application/x-www-form-urlencoded"),
     ],
 )
@@ -139,6 +142,47 @@ def test_verbose_shows_the_bytes_with_credentials_masked(recorder: Recorder) -> 
     assert shown[-1] == "a=b"
 
 
+@pytest.mark.parametrize(
+    "field", ["Authorization: sesame", "Authorization: sesame 2", "Cookie: sesame a=b", "X-Api-Key: sesame"]
+)
+def test_verbose_masks_whatever_may_be_a_credential(recorder: Recorder, field: str) -> None:
+    done = rawfnf("post", recorder.url, "-v", "-H", field)
+    assert f"> {field.partition(':')[0]}: ***" in done.stderr
+    assert "sesame" not in done.stderr
+
+
+def test_a_forgotten_colon_shows_no_credential() -> None:
+    done = rawfnf("post", "http://127.0.0.1:9/", "-H", "Authorization Bearer sesame")
+    assert (done.returncode, "sesame" in done.stderr) == (2, False)
+
+
+def test_what_was_sent_exits_with_0_though_nobody_reads_the_output(recorder: Recorder) -> None:
+    # A script that tries again on anything else would send twice.
+    command = [sys.executable, "-m", "rawfnf", "post", recorder.url]
+    ours, theirs = os.pipe()
+    os.close(ours)
+    try:
+        done = subprocess.run(command, cwd=ROOT, stdout=theirs, stderr=subprocess.PIPE, timeout=SECONDS, check=False)
+    finally:
+        os.close(theirs)
+    assert (done.returncode, done.stderr[:16]) == (0, b"rawfnf: sent, bu")
+    assert recorder.next().whole
+
+
+def test_a_password_that_nobody_can_be_asked_for_is_a_bad_argument() -> None:
+    command = [sys.executable, "-m", "rawfnf", "post", "http://127.0.0.1:9/", "-u", "me"]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=SECONDS,
+        check=False,
+        start_new_session=True,
+    )
+    assert (done.returncode, b"-u" in done.stderr, b"Traceback" in done.stderr) == (2, True, False)
+
+
 def test_verbose_does_not_eat_a_stream(recorder: Recorder, tmp_path: Path) -> None:
     (tmp_path / "data").write_bytes(bytes(2_000_000))
     done = rawfnf("post", recorder.url, "-v", "--data-binary", f"@{tmp_path / 'data'}")
@@ -178,7 +222,7 @@ def test_write_out_json_tells_machines_the_error() -> None:
         (["http://h:99999/"], "port"),
         (["http://h/", "-H", "nonsense"], "nonsense"),
         (["http://h/", "-H", "Content-Length: 3"], "Content-Length"),
-        (["http://h/", "-H", "X-Not-There:"], "X-Not-There"),
+        (["http://h/", "-H", "User-Agent:"], "User-Agent"),
         (["http://h/", "-d", "@/nowhere/at/all"], "/nowhere/at/all"),
         (["http://h/", "-d", "a", "--json", "{}"], "--json"),
         (["http://h/", "--closing", "later"], "later"),

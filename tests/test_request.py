@@ -783,9 +783,9 @@ MALFORMED_HEADERS: list[tuple[Any, str]] = [
     ({"X-A": "\x7fsecret"}, "'X-A': its value holds a control character"),
     ({"X-A": b"secret\x0b"}, "'X-A': its value holds a control character"),
     ({"": "secret"}, "'' is malformed"),
-    ({"X A": "secret"}, "'X A' is malformed"),
-    ({"X-A:": "secret"}, "'X-A:' is malformed"),
-    ({"X-A ": "secret"}, "'X-A ' is malformed"),
+    ({"X A": "secret"}, "'X' is malformed"),
+    ({"X-A:": "secret"}, "'X-A' is malformed"),
+    ({"X-A ": "secret"}, "'X-A' is malformed"),
     ({"X-A\r\nX-B": "secret"}, "is malformed"),
     ({":authority": "secret"}, "is malformed"),
     ({b"X-\xff": "secret"}, "is malformed"),
@@ -1289,3 +1289,14 @@ def test_json_arrives_as_the_value_that_it_was(value: object) -> None:
     wire = Request(URL).encode(json=value)
     assert json_module.loads(received(wire)[1]) == value
     assert values(wire, b"content-type") == [b"application/json"]
+
+
+def test_a_file_that_reads_more_than_it_is_asked_for_is_refused() -> None:
+    # What runs over a Content-Length is another request to the server.
+    class Generous(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:  # noqa: ARG002 - that is the point
+            return super().read()
+
+    file = Generous(b"0123456789POST /evil HTTP/1.1\r\n\r\n" * 10_000)
+    with pytest.raises(RequestError, match="at most"):
+        Request(URL).encode(file)
