@@ -8,7 +8,7 @@ import socket
 import struct
 import sys
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -21,7 +21,8 @@ _ETH_P_ALL = 3  # linux/if_ether.h
 _PACKET_OUTGOING = 4  # linux/if_packet.h; on loopback every packet is seen a second time, as incoming
 _SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 _TCP = 6
-_FLAGS = {0x01: "FIN", 0x02: "SYN", 0x04: "RST"}
+_FIN, _SYN, _RST, _ACK = 0x01, 0x02, 0x04, 0x10  # RFC 9293 §3.1
+_SHOWN = {_FIN: "FIN", _SYN: "SYN", _RST: "RST"}
 
 
 class Segment(NamedTuple):
@@ -31,36 +32,56 @@ class Segment(NamedTuple):
     payload: bytes
 
 
-class Capture:
-    """Segments on their way to a port, as they leave."""
+class _Tcp(NamedTuple):
+    """A segment as it was captured."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    source: tuple[bytes, int]
+    destination: tuple[bytes, int]
+    flags: int
+    payload: bytes
+
+
+class Capture:
+    """Segments on their way to an address, as they leave."""
+
+    def __init__(self, sock: socket.socket, address: tuple[bytes, int]) -> None:
         self._socket = sock
+        self._address = address
 
     def up_to_fin(self) -> list[Segment]:
-        """Return the next connection's segments, from SYN to FIN or RST."""
-        segments: list[Segment] = []
+        """Return the next connection's segments, from SYN to FIN or RST.
+
+        Others may use the same port: this connection begins with the SYN to our address, and has one source.
+        """
+        source, segments = None, []
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             packet, (_, _, kind, *_) = self._socket.recvfrom(0x10000)
-            segment = _segment(packet) if kind == _PACKET_OUTGOING else None
-            if segment is not None:
-                segments.append(segment)
-                if {"FIN", "RST"} & set(segment.flags):
+            tcp = _tcp(packet) if kind == _PACKET_OUTGOING else None
+            if tcp is None or tcp.destination != self._address:
+                continue
+            if source is None and tcp.flags & (_SYN | _ACK) == _SYN:
+                source = tcp.source
+            if tcp.source == source:
+                segments.append(Segment(tuple(name for bit, name in _SHOWN.items() if tcp.flags & bit), tcp.payload))
+                if tcp.flags & (_FIN | _RST):
                     return segments
         pytest.fail(f"no FIN within {PATIENCE} s: {segments}")
 
 
-def _segment(packet: bytes) -> Segment | None:
+def _tcp(packet: bytes) -> _Tcp | None:
     """Read IPv4 or IPv6, then TCP (RFC 9293 §3.1)."""
     if packet[0] >> 4 == 4:
         protocol, size, length = packet[9], (packet[0] & 15) * 4, int.from_bytes(packet[2:4], "big")
+        source, destination = packet[12:16], packet[16:20]
     else:
         protocol, size, length = packet[6], 40, 40 + int.from_bytes(packet[4:6], "big")
+        source, destination = packet[8:24], packet[24:40]
     if protocol != _TCP:
         return None
     tcp = packet[size:length]
-    return Segment(tuple(name for bit, name in _FLAGS.items() if tcp[13] & bit), tcp[(tcp[12] >> 4) * 4 :])
+    source_port, destination_port = struct.unpack_from("!HH", tcp)
+    return _Tcp((source, source_port), (destination, destination_port), tcp[13], tcp[(tcp[12] >> 4) * 4 :])
 
 
 def _to_port(port: int) -> list[tuple[int, int, int, int]]:
@@ -82,20 +103,22 @@ def _to_port(port: int) -> list[tuple[int, int, int, int]]:
 
 
 @contextlib.contextmanager
-def captured(interface: str, port: int) -> Iterator[Capture]:
-    """Capture for the length of the block, in the network namespace of the calling thread."""
+def captured(interface: str, address: tuple[Any, ...]) -> Iterator[Capture]:
+    """Capture what goes to an address (a getsockname()), in the network namespace of the calling thread."""
     if sys.platform != "linux":
         pytest.skip("capturing packets needs Linux")
     else:
         try:
-            sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL))
+            sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)  # captures nothing yet
         except PermissionError:
             pytest.skip("capturing packets needs root (CAP_NET_RAW)")
         with sock:
+            host, port = address[:2]
             program = b"".join(struct.pack("HBBI", *step) for step in _to_port(port))
             buffer = ctypes.create_string_buffer(program)
             fprog = struct.pack("HP", len(program) // 8, ctypes.addressof(buffer))
             sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
-            sock.bind((interface, 0))
+            sock.bind((interface, _ETH_P_ALL))
             sock.settimeout(PATIENCE)
-            yield Capture(sock)
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            yield Capture(sock, (socket.inet_pton(family, host), port))
