@@ -271,10 +271,7 @@ class Connection:
                 return Wait(readable=False, writable=False, until=until)
             return Wait(readable=False, writable=True, until=self._attempt_until)
         self._connected_at = self._ready_at = monotonic()
-        self.state = "ready"
-        if self._route.ssl_context is not None:
-            self._tls = self._route.start_tls()
-            self.state = "handshaking"
+        self.state = "ready" if self._route.ssl_context is None else "handshaking"
         return None
 
     def _open(self) -> socket.SocketType:
@@ -302,10 +299,10 @@ class Connection:
     # --- handshaking -----------------------------------------------------------------------------------------------
 
     def _handshake(self) -> Wait | None:
-        sock, tls = self._socket, self._tls
+        sock = self._socket
         assert sock is not None
-        assert tls is not None
         try:
+            self._tls = tls = self._tls or self._route.start_tls()
             while True:
                 self._raise_if_late()  # a peer may keep us reading without end: HelloRequests, say
                 done = tls.handshake()
@@ -325,16 +322,17 @@ class Connection:
         except ConnectError:
             raise
         except OSError as error:  # of the socket, or ssl.SSLError, which is one
-            self._send_alert(sock, tls)
+            self._send_alert(sock)
             raise self._error(error) from error
         self._tls_version = tls.version
         self._ready_at = monotonic()
         self.state = "ready"
         return None
 
-    def _send_alert(self, sock: socket.SocketType, tls: Tls) -> None:
+    def _send_alert(self, sock: socket.SocketType) -> None:
         with suppress(OSError):  # a courtesy: it tells the server why; the caller is told anyway
-            _tcp.send(sock, tls.flight(), more=False)
+            if self._tls is not None:
+                _tcp.send(sock, self._tls.flight(), more=False)
 
     def _await_request(self) -> Wait | None:
         if self._message is None:
