@@ -144,6 +144,7 @@ class Connection:
         "_tls",
         "_tls_version",
         "_two_segments",
+        "_unloaded",
         "_whole",
         "bytes_sent",
         "state",
@@ -184,6 +185,7 @@ class Connection:
         self._piece: bytes | memoryview = _NOTHING  # what is left of the piece in hand
         self._plain_out = 0  # bytes of the request inside _out, over TLS
         self._more = False  # more follows _out at once
+        self._unloaded = True  # there may be more than what is in _out
         self._notified = False  # close_notify is in _out, or has left
 
     def fileno(self) -> int:
@@ -346,7 +348,7 @@ class Connection:
         sock = self._socket
         assert sock is not None
         watching = self._closing != "now"
-        while self._out or self._load():
+        while self._out or (self._unloaded and self._load()):
             if self._begun:
                 self._raise_if_late()
             if watching and self._begun:  # RFC 9112 §9.5: a server may answer before it has read everything
@@ -397,8 +399,9 @@ class Connection:
         piece = self._piece or self._next_piece()
         if self._tls is None:
             self._out = piece
+            self._unloaded = bool(self._pieces) or self._stream is not None
             # Not before a stream, whose next() may take its time while the kernel holds a segment back.
-            self._more = self._stream is None and (self._two_segments or bool(self._pieces))
+            self._more = self._stream is None and (self._two_segments or self._unloaded)
             return bool(piece)
         view = memoryview(piece)
         plain, self._piece = view[:_SLICE], view[_SLICE:]

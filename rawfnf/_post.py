@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._connection import Receipt, Wait
-    from ._origin import Origin
     from ._request import Auth, ConnectTo, Data, Fields, Params
     from ._route import Closing, Route
 
@@ -77,7 +76,11 @@ def post(
         closing = checked_closing(closing)
     try:
         request = _request(url, params, headers, auth, method)
-        route = _route(request.origin, ssl_context, connect_to, source_address)
+        origin = request.origin
+        if ssl_context is None and connect_to is None and source_address is None:
+            route = default_route(origin)
+        else:
+            route = route_to(origin, ssl_context=ssl_context, connect_to=connect_to, source_address=source_address)
         message = request.message(data, json=json)
     except (OSError, ImportError) as error:  # a module or certificate that is loaded on first use
         raise ConnectError(f"cannot prepare the request: {reason(error)}", errno=number(error)) from error
@@ -86,27 +89,13 @@ def post(
     try:
         addresses = route.known or _resolved(route, deadline)
         connection = Connection(route, addresses, started, deadline)
-        connection.give(message, closing=closing or _default(route), linger=linger)
+        default: Closing = "now" if route.ssl_context is None else "acked"
+        connection.give(message, closing=closing or default, linger=linger)
         return _closed(connection)
     except ConnectError:
         if message.rewind is not None:
             message.rewind()  # what has not left can be sent again, from the same file
         raise
-
-
-def _default(route: Route) -> Closing:
-    return "now" if route.ssl_context is None else "acked"
-
-
-def _route(
-    origin: Origin,
-    ssl_context: ssl.SSLContext | None,
-    connect_to: ConnectTo | None,
-    source_address: tuple[str, int] | str | None,
-) -> Route:
-    if ssl_context is None and connect_to is None and source_address is None:
-        return default_route(origin)
-    return route_to(origin, ssl_context=ssl_context, connect_to=connect_to, source_address=source_address)
 
 
 def _request(url: str, params: Params | None, headers: Fields | None, auth: Auth | None, method: str) -> Request:

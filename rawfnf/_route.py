@@ -88,6 +88,8 @@ def default_route(origin: Origin) -> Route:
 
 def checked_seconds(value: float, name: str) -> float:
     """Return a duration in seconds if it is one; NaN, infinities and bools are none."""
+    if type(value) is float and 0 <= value <= _MOST_SECONDS:
+        return value
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _MOST_SECONDS:
         raise RequestError(f"{name} must be a number of seconds, from 0 to {_MOST_SECONDS:.0e}, not {value!r:.40}")
     return value
@@ -97,9 +99,9 @@ def checked_timeout(timeout: float | None) -> float | None:
     """Return a timeout in seconds; None is no limit, and 0 is refused, since curl's 0 is no limit either."""
     if timeout is None:
         return None
-    if checked_seconds(timeout, "timeout") == 0:
+    if timeout == 0:
         raise RequestError("timeout must be more than 0 seconds; None means no limit")
-    return timeout
+    return checked_seconds(timeout, "timeout")
 
 
 def checked_closing(closing: str) -> Closing:
