@@ -248,7 +248,7 @@ UNSERIALISABLE: list[tuple[object, str]] = [
     (1j, "complex"),
     ("\ud800", "lone surrogate"),
     ({"\udfff": 1}, "lone surrogate"),
-    (circular(), "Circular"),
+    (circular(), "holds itself"),
     (deep(), "recursion"),
 ]
 
