@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from . import _tcp
 from ._errors import RequestError
@@ -106,9 +106,8 @@ def checked_timeout(timeout: float | None) -> float | None:
 
 def checked_closing(closing: str) -> Closing:
     """Return one of the three closings."""
-    for known in _CLOSINGS:
-        if closing == known:
-            return known  # type: ignore[return-value]  # a str out of a tuple of literals
+    if closing in _CLOSINGS:
+        return cast("Closing", closing)
     raise RequestError(f"closing must be one of {', '.join(map(repr, _CLOSINGS))}, not {closing!r}")
 
 

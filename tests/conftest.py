@@ -7,7 +7,6 @@ import os
 import ssl
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -16,7 +15,7 @@ import trustme
 
 import rawfnf
 from bench.network import missing, network
-from tests.peers import AF_UNIX, HttpServer, Recorder, recording, server_context
+from tests.peers import AF_UNIX, HttpServer, Recorder, recording, server_context, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,15 +43,15 @@ def _nothing_left() -> Iterator[None]:
     """Fail a test that leaves a thread or a descriptor behind: autouse, so it looks after all others have gone."""
     threads, before = set(threading.enumerate()), descriptors()
     yield
-    end = time.monotonic() + _GRACE
-    while True:
-        left = [thread.name for thread in threading.enumerate() if thread not in threads]
-        opened = {number: what for number, what in descriptors().items() if before.get(number) != what}
-        if not left and not opened:
-            return
-        if time.monotonic() > end:
-            pytest.fail(f"left behind: threads {left}, descriptors {opened}")
-        time.sleep(0.001)
+
+    def left() -> list[str]:
+        opened = [what for number, what in descriptors().items() if before.get(number) != what]
+        return [thread.name for thread in threading.enumerate() if thread not in threads] + opened
+
+    with contextlib.suppress(AssertionError):  # what is left is told below, as it is by then
+        until(lambda: not left(), "clean", _GRACE)
+    if found := left():
+        pytest.fail(f"left behind: {found}")
 
 
 @pytest.fixture(params=[pytest.param(rawfnf.post, id="post")])

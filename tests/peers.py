@@ -40,6 +40,12 @@ NO_CONTENT = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
 TOO_LARGE = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
+# The kernel takes this much at once on loopback, and a peer with a receive buffer of NARROW cannot acknowledge it.
+UNACKED = bytes(300_000)
+NARROW = 8192
+# No kernel buffers take this much (tcp_wmem + tcp_rmem): its sender waits for its reader.
+ENDLESS = bytes(128 << 20)
+
 _RST_ON_CLOSE = struct.pack("ii", 1, 0) if sys.platform != "win32" else struct.pack("HH", 1, 0)
 _READ = 64 * 1024
 
@@ -211,6 +217,10 @@ class Talk:
         return True
 
     # --- ending
+
+    def dawdle(self, seconds: float) -> None:
+        """Be slow: a peer's habit, and nothing that is waited for."""
+        time.sleep(seconds)
 
     def half_close(self) -> None:
         self.socket.shutdown(socket.SHUT_WR)

@@ -30,10 +30,13 @@ import rawfnf
 from rawfnf import ConnectError, Request, RequestError, SendError
 from tests.peers import (
     AF_UNIX,
+    ENDLESS,
+    NARROW,
     NO_CONTENT,
     OK,
     PATIENCE,
     TOO_LARGE,
+    UNACKED,
     HttpServer,
     Recorder,
     Script,
@@ -60,11 +63,6 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="what is tested is Li
 unix = pytest.mark.skipif(sys.platform == "win32", reason="Windows' Python has no Unix sockets")
 
 SMALL = b'{"temperature": 21.5}'
-# The kernel takes this much at once on loopback, and a peer with a receive buffer of NARROW cannot acknowledge it.
-UNACKED = bytes(300_000)
-NARROW = 8192
-# No kernel buffers take this much (tcp_wmem + tcp_rmem): its sender waits for its reader.
-ENDLESS = bytes(128 << 20)
 NETWORK_ROUNDS = 5
 # How much later than agreed a call may come back on a machine that has other things to do, in seconds.
 LATE = 1.5
@@ -641,7 +639,7 @@ def endlessly(piece: bytes, first: bytes = b"") -> Script:
 def drips(talk: Talk) -> None:
     talk.receive_request()
     for byte in b"HTTP/1.1 200 OK\r\nX-Slow: " + b"x" * 10_000:
-        time.sleep(0.05)  # the peer's habit, nothing that is waited for
+        talk.dawdle(0.05)
         if not talk.send(bytes((byte,))):
             break
 
@@ -874,7 +872,7 @@ def test_a_generator_of_200_mb_takes_little_memory(post: Post) -> None:
 def test_a_slow_reader_gets_everything(post: Post, closing: str) -> None:
     def script(talk: Talk) -> None:
         while not talk.whole and talk.receive(4096):
-            time.sleep(0.001)  # the peer's habit, nothing that is waited for
+            talk.dawdle(0.001)
         talk.send(NO_CONTENT)
 
     with recording(script=script, receive_buffer=NARROW) as peer:
@@ -1176,7 +1174,7 @@ def test_handshake_that_drips_does_not_outlast_the_deadline(
     def script(talk: Talk) -> None:
         talk.receive()
         while talk.send(b"\x16\x03\x03\x00\x01\x00"):  # handshake records of one byte each
-            time.sleep(0.01)  # the peer's habit, nothing that is waited for
+            talk.dawdle(0.01)
 
     recorder.script = script
     clock = Clock()
