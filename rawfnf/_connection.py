@@ -4,6 +4,8 @@ Theory of operation. A Connection is a state machine:
 
     connecting → handshaking → ready → sending → closing → closed
 
+A connection that was opened ahead of its request, a spare, stays "ready" until it is given one.
+
 `advance()` does everything that can be done without waiting, through as many states as that takes, and returns what it
 waits for, or None once the connection is closed. It may be called at any time, and too often does no harm: drivers
 only wait (selectors, an event loop), and know nothing of HTTP, TLS or closing.
@@ -14,6 +16,7 @@ What follows from section 2 of the design, and is easy to break:
   ends in RST, because some servers hand their application a truncated body when they see a clean end.
 - close() with unread bytes in the receive queue makes Linux send RST instead of FIN, and RST drops what is still on its
   way (tcp.c: __tcp_close()). Under "acked" and "answered" everything has been acknowledged, or answered, by then.
+- close() sends FIN only with the last copy of the descriptor, and a forked child has one: shutdown() comes first.
 - What has arrived is read before an error is believed: a server may answer 413 and then reset.
 """
 
@@ -102,6 +105,15 @@ class Wait(NamedTuple):
     until: float | None  # on the monotonic clock; None: no limit
 
 
+# A spare's, made once.
+_SPEAKS = Wait(readable=True, writable=False, until=None)
+
+
+def _own(buffer: bytes | memoryview) -> bytes | memoryview:
+    """Return what nobody else can change; bytes never do, so a view of them is not copied."""
+    return bytes(buffer) if isinstance(buffer, memoryview) and not isinstance(buffer.obj, bytes) else buffer
+
+
 class Connection:
     """A connection to the first of `addresses` that accepts it, and at most one request on it.
 
@@ -121,20 +133,18 @@ class Connection:
         "_begun",
         "_closing",
         "_connected_at",
-        "_deadline",
-        "_delivery",
         "_ended_at",
         "_eof",
         "_failure",
         "_linger",
         "_message",
+        "_method",
         "_more",
         "_notified",
         "_out",
         "_piece",
         "_pieces",
         "_plain_out",
-        "_ready_at",
         "_resolved_at",
         "_route",
         "_sent_at",
@@ -147,6 +157,10 @@ class Connection:
         "_unloaded",
         "_whole",
         "bytes_sent",
+        "deadline",
+        "delivery",
+        "on_close",
+        "ready_at",
         "state",
     )
 
@@ -155,7 +169,7 @@ class Connection:
         self.bytes_sent = 0
         self._route = route
         self._addresses = addresses  # left to try
-        self._deadline = deadline
+        self.deadline = deadline
         self._socket: socket.SocketType | None = None
         self._tls: Tls | None = None
         self._tls_version: str | None = None
@@ -167,15 +181,19 @@ class Connection:
         self._answer: Answer | None = None
         self._eof = False  # nothing more will be read
         self._failure: Exception | None = None  # what reading met; believed only where there is no answer
-        self._delivery: Delivery = "sent"
+        self._notified = False  # close_notify is in _out, or has left
+        self.delivery: Delivery = "sent"  # as in Receipt
+        self.on_close: Callable[[Connection], None] | None = None  # told before the descriptor is closed
         self._started, self._resolved_at = started, monotonic()
 
     def give(self, message: Message, *, closing: Closing, linger: float) -> None:
         """Give the request that is to be sent once the connection is ready. To be called once.
 
-        Given before the first advance(), it shapes the connection for it, see _open().
+        Given before the first advance(), it shapes the connection for it, see _open(). A connection that was opened
+        without one, a spare, waits in "ready"; its `deadline` is to be set anew then.
         """
         self._message = message
+        self._method = message.method
         # Where the kernel does not tell what has been acknowledged, only an answer can end the wait.
         self._closing: Closing = "answered" if closing == "acked" and not _tcp.TELLS_UNACKED else closing
         self._linger = linger
@@ -186,14 +204,41 @@ class Connection:
         self._plain_out = 0  # bytes of the request inside _out, over TLS
         self._more = False  # more follows _out at once
         self._unloaded = True  # there may be more than what is in _out
-        self._notified = False  # close_notify is in _out, or has left
 
     def fileno(self) -> int:
         """Return the descriptor to wait on. It changes when the next address is tried."""
         return self._socket.fileno() if self._socket is not None else -1
 
-    def advance(self) -> Wait | None:
+    @property
+    def address(self) -> _tcp.Address:
+        """The address that is, or was last, connected to."""
+        return self._address
+
+    @property
+    def status(self) -> int | None:
+        """Status of the final response; None until its head is there."""
+        return None if self._answer is None else self._answer.status
+
+    def stirred(self) -> bool:
+        """Tell by one system call whether something has come in, or the peer has ended: then advance() is due."""
+        return self._socket is None or _tcp.stirred(self._socket)
+
+    def unsent(self) -> int | None:
+        """Bytes that the kernel is still to take; None while a stream has more to give."""
+        if self._stream is not None:
+            return None
+        return len(self._out) + len(self._piece) + sum(map(len, self._pieces))
+
+    def keep(self) -> None:
+        """Copy what is left of the caller's own buffers, which may change once the caller has gone on."""
+        self._out, self._piece = _own(self._out), _own(self._piece)
+        self._pieces = tuple(map(_own, self._pieces))
+
+    def advance(self, *, hold: bool = False) -> Wait | None:
         """Do everything that can be done without waiting. Return what to wait for, or None once closed.
+
+        With `hold` it stops, and returns None, when the last byte has been handed over: what `closing` waits for is
+        left to a later advance().
 
         Raises:
             ConnectError: no request byte left.
@@ -203,6 +248,8 @@ class Connection:
         """
         try:
             while self.state != "closed":
+                if hold and self.state == "closing":
+                    return None
                 wait = self._steps[self.state](self)
                 if wait is not None:
                     return wait
@@ -216,14 +263,22 @@ class Connection:
         sock, self.state = self._socket, "closed"
         if sock is None:
             return
-        with suppress(OSError):  # the peer was faster: there is no connection left to end in one way or the other
+        with suppress(OSError):  # not connected yet, or the peer was faster: there is nothing to end
             if self._begun and not self._whole:
                 _tcp.reset_on_close(sock)
-            elif self._whole:
-                _tcp.half_close(sock)
+            else:
+                self._say_goodbye(sock)
         self._release(sock)
 
+    def drop(self) -> None:
+        """Close this process's copy of the descriptor, and say nothing to anybody: the connection is the parent's."""
+        sock, self._socket, self.state = self._socket, None, "closed"
+        if sock is not None:
+            sock.close()
+
     def _release(self, sock: socket.SocketType) -> None:
+        if self.on_close is not None:
+            self.on_close(self)
         self._socket, self.state = None, "closed"
         self._ended_at = monotonic()
         sock.close()
@@ -238,16 +293,16 @@ class Connection:
         """Say what is known, once closed."""
         sockaddr = self._address.sockaddr
         return Receipt(
-            self._delivery,
-            None if self._answer is None else self._answer.status,
+            self.delivery,
+            self.status,
             self.bytes_sent,
             sockaddr if isinstance(sockaddr, str) else sockaddr[:2],
             self._tls_version,
             Timings(
                 self._resolved_at - self._started,
                 self._connected_at - self._resolved_at,
-                self._ready_at - self._connected_at,
-                self._sent_at - self._ready_at,
+                self.ready_at - self._connected_at,
+                self._sent_at - self.ready_at,
                 self._ended_at - self._sent_at,
             ),
         )
@@ -272,16 +327,16 @@ class Connection:
                 until = pause if self._attempt_until is None else min(pause, self._attempt_until)
                 return Wait(readable=False, writable=False, until=until)
             return Wait(readable=False, writable=True, until=self._attempt_until)
-        self._connected_at = self._ready_at = monotonic()
+        self._connected_at = self.ready_at = monotonic()
         self.state = "ready" if self._route.ssl_context is None else "handshaking"
         return None
 
     def _open(self) -> socket.SocketType:
         self._address = address = self._addresses[0]
-        self._attempt_until = self._deadline
-        if len(self._addresses) > 1 and self._deadline is not None:
+        self._attempt_until = self.deadline
+        if len(self._addresses) > 1 and self.deadline is not None:
             now = monotonic()
-            self._attempt_until = now + (self._deadline - now) / len(self._addresses)
+            self._attempt_until = now + (self.deadline - now) / len(self._addresses)
         self._addresses = self._addresses[1:]
         self._socket = sock = _tcp.open_stream(address.family, self._route.source)
         if address.family != _tcp.AF_UNIX:
@@ -293,6 +348,8 @@ class Connection:
 
     def _give_up_address(self, error: OSError) -> None:
         if self._socket is not None:
+            if self.on_close is not None:
+                self.on_close(self)
             self._socket.close()
             self._socket = None
         if not self._addresses:
@@ -327,7 +384,7 @@ class Connection:
             self._send_alert(sock)
             raise self._error(error) from error
         self._tls_version = tls.version
-        self._ready_at = monotonic()
+        self.ready_at = monotonic()
         self.state = "ready"
         return None
 
@@ -338,9 +395,33 @@ class Connection:
 
     def _await_request(self) -> Wait | None:
         if self._message is None:
-            return Wait(readable=True, writable=False, until=None)
+            return self._stay_ready()
         self.state = "sending"
         return None
+
+    def _stay_ready(self) -> Wait | None:
+        """Keep a spare as long as nothing comes but TLS's own messages, tickets most of all.
+
+        A server that speaks before it is asked says that it is about to close (408, 503); one that has closed is gone.
+        """
+        sock = self._socket
+        assert sock is not None
+        try:
+            for _ in range(_RECEIVES):
+                data = _tcp.receive(sock)
+                if data is None:
+                    break
+                if self._tls is None:
+                    self.abort()
+                    return None
+                self._tls.receive(data)
+                if self._tls.decrypt() is not None:
+                    self.abort()
+                    return None
+        except OSError:  # reset, or no TLS: nobody waits for this connection, so nobody is to be told
+            self.abort()
+            return None
+        return _SPEAKS
 
     # --- sending ---------------------------------------------------------------------------------------------------
 
@@ -353,7 +434,7 @@ class Connection:
                 self._raise_if_late()
             if watching and self._begun:  # RFC 9112 §9.5: a server may answer before it has read everything
                 self._receive(sock)
-                if self._status() is not None:
+                if self.status is not None:
                     break
                 if self._failure is not None:
                     raise self._error(self._failure) from self._failure
@@ -362,7 +443,7 @@ class Connection:
             except OSError as error:
                 if watching:
                     self._receive(sock)
-                if self._status() is None:
+                if self.status is None:
                     raise self._error(error) from error
                 break
             if not taken:
@@ -371,6 +452,9 @@ class Connection:
             self._whole = True
         self._sent_at = monotonic()
         self.state = "closing"
+        # Not to be held as long as the connection is.
+        self._message = self._stream = None
+        self._pieces, self._piece, self._out = (), _NOTHING, _NOTHING
         return None
 
     def _hand_over(self, sock: socket.SocketType) -> bool:
@@ -461,17 +545,13 @@ class Connection:
 
     def _heed(self, data: bytes) -> None:
         if self._answer is None:
-            assert self._message is not None
-            self._answer = Answer(self._message.method)
+            self._answer = Answer(self._method)
         try:
             self._answer.receive(data)
         except NotAnAnswerError:
             if self._closing == "answered":
                 raise
             # Under "acked" nobody asked for an answer: what is none says nothing against the acknowledgement.
-
-    def _status(self) -> int | None:
-        return None if self._answer is None else self._answer.status
 
     # --- closing ---------------------------------------------------------------------------------------------------
 
@@ -486,12 +566,12 @@ class Connection:
         self._receive(sock)
         if self._eof and self._failure is None:
             self._failure = _tcp.pending_error(sock)
-        if self._status() is not None:
-            self._delivery = "answered"
+        if self.status is not None:
+            self.delivery = "answered"
         elif self._failure is not None:
             raise self._error(self._failure) from self._failure
         elif unacked == 0:
-            self._delivery = "acked"
+            self.delivery = "acked"
         now, end = monotonic(), self._sent_at + self._linger
         if self._settled(unacked) or now >= end:
             self._end(sock)
@@ -512,24 +592,28 @@ class Connection:
             if not self._whole:
                 _tcp.reset_on_close(sock)
             else:
-                if self._tls is not None and not self._notified:
-                    self._tls.close_notify()
-                    _tcp.send(sock, self._tls.flight(), more=True)  # in one segment with the FIN
-                _tcp.half_close(sock)
+                self._say_goodbye(sock)
         except OSError as error:
             if self._closing == "now":  # the peer has reset the connection: our kernel no longer has the bytes
                 raise self._error(error, "sending") from error
             # Otherwise what is known is known already, and the connection has gone where it was to go.
         self._release(sock)
 
+    def _say_goodbye(self, sock: socket.SocketType) -> None:
+        # With something left in _out, a record is missing that close_notify would come behind.
+        if self._tls is not None and self._tls_version is not None and not self._notified and not self._out:
+            self._tls.close_notify()
+            _tcp.send(sock, self._tls.flight(), more=True)  # in one segment with the FIN
+        _tcp.half_close(sock)
+
     # --- common ----------------------------------------------------------------------------------------------------
 
     def _wait(self, *, readable: bool, writable: bool) -> Wait:
         self._raise_if_late()
-        return Wait(readable, writable, self._deadline)
+        return Wait(readable, writable, self.deadline)
 
     def _raise_if_late(self) -> None:
-        if self._deadline is not None and monotonic() >= self._deadline:
+        if self.deadline is not None and monotonic() >= self.deadline:
             late = TimeoutError(errno.ETIMEDOUT, "timed out")
             raise self._error(late) from late
 

@@ -112,6 +112,11 @@ _NOT_TLS = {
 }
 
 
+def not_prepared(cause: OSError | ImportError) -> ConnectError:
+    """Translate a failure before there was anything to connect: of a module or certificate loaded on first use."""
+    return ConnectError(f"cannot prepare the request: {reason(cause)}", errno=number(cause))
+
+
 def number(cause: BaseException) -> int | None:
     """Return the operating system's or resolver's number. OpenSSL's library numbers stand in the same place: none."""
     return cause.errno if isinstance(cause, OSError) and not _is_tls(cause) else None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from . import _tcp
 from ._connection import Connection
-from ._errors import ConnectError, number, reason
+from ._errors import ConnectError, not_prepared, reason
 from ._request import Request
 from ._route import checked_closing, checked_seconds, checked_timeout, default_route, route_to
 
@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     import ssl
     from typing import Any
 
+    from typing_extensions import Self
+
     from ._connection import Receipt, Wait
     from ._request import Auth, ConnectTo, Data, Fields, Params
     from ._route import Closing, Route
 
 
-# Seconds. epoll_wait() takes milliseconds in an int, 24 days; advancing once more than needed does no harm.
+# Seconds; advancing once more than needed does no harm.
 _LONGEST_WAIT = 3600.0
 
 
@@ -83,11 +85,11 @@ def post(
             route = route_to(origin, ssl_context=ssl_context, connect_to=connect_to, source_address=source_address)
         message = request.message(data, json=json)
     except (OSError, ImportError) as error:  # a module or certificate that is loaded on first use
-        raise ConnectError(f"cannot prepare the request: {reason(error)}", errno=number(error)) from error
+        raise not_prepared(error) from error
     started = monotonic()
     deadline = None if timeout is None else started + timeout
     try:
-        addresses = route.known or _resolved(route, deadline)
+        addresses = route.known or resolved(route, deadline)
         connection = Connection(route, addresses, started, deadline)
         default: Closing = "now" if route.ssl_context is None else "acked"
         connection.give(message, closing=closing or default, linger=linger)
@@ -117,7 +119,8 @@ def _cached_request(url: str, headers: tuple[Any, ...] | None, auth: Auth | None
     return Request(url, headers=headers, auth=auth, method=method)
 
 
-def _resolved(route: Route, deadline: float | None) -> tuple[_tcp.Address, ...]:
+def resolved(route: Route, deadline: float | None) -> tuple[_tcp.Address, ...]:
+    """Ask the system's resolver; ConnectError if it does not know, or took longer than until `deadline`."""
     try:
         found = _tcp.resolve(route.host, route.port, route.source)
         if deadline is not None and monotonic() >= deadline:
@@ -138,28 +141,44 @@ def _closed(connection: Connection) -> Receipt:
     try:
         wait = connection.advance()
         if wait is not None:
-            _wait_until_closed(connection, wait)
+            with Waiter(connection) as waiter:
+                while wait is not None:
+                    waiter.wait(wait)
+                    wait = connection.advance()
     except BaseException:  # an interrupt may come between any two lines
         connection.abort()
         raise
     return connection.receipt()
 
 
-def _wait_until_closed(connection: Connection, wait: Wait | None) -> None:
-    """Wait for what the connection waits for, and let it go on."""
-    try:
-        selector = selectors.DefaultSelector()  # looked up now, so that gevent's patch is seen
-    except OSError as error:  # its descriptor was one too many
-        connection.fail(error)
-    with selector:
-        while wait is not None:
-            events = selectors.EVENT_READ * wait.readable | selectors.EVENT_WRITE * wait.writable
-            descriptor = connection.fileno()
-            if events:
-                selector.register(descriptor, events)
-            left = _LONGEST_WAIT if wait.until is None else wait.until - monotonic()
-            selector.select(min(max(0.0, left), _LONGEST_WAIT))
-            if events:
-                # The next wait may be for another address's socket, under the same number.
-                selector.unregister(descriptor)
-            wait = connection.advance()
+class Waiter:
+    """Waits for what one connection waits for. A context manager: it has a selector of its own."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        try:
+            self._selector = selectors.DefaultSelector()  # looked up now, so that gevent's patch is seen
+        except OSError as error:  # its descriptor was one too many
+            connection.fail(error)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._selector.close()
+
+    def wait(self, wait: Wait) -> None:
+        """Wait for one of the events, or the time."""
+        events = selectors.EVENT_READ * wait.readable | selectors.EVENT_WRITE * wait.writable
+        descriptor = self._connection.fileno()
+        if events:
+            self._selector.register(descriptor, events)
+        self._selector.select(seconds_until(wait.until))
+        if events:
+            # The next wait may be for another address's socket, under the same number.
+            self._selector.unregister(descriptor)
+
+
+def seconds_until(time: float | None) -> float:
+    """Return a selector's timeout. epoll_wait() takes milliseconds in an int, 24 days: never quite that long."""
+    return _LONGEST_WAIT if time is None else min(max(0.0, time - monotonic()), _LONGEST_WAIT)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 if sys.platform == "linux":
@@ -40,6 +42,8 @@ _RESET_ON_CLOSE = (1).to_bytes(_INT, sys.byteorder) + bytes(_INT)
 # What connect() says the second time: EISCONN is BSD's and Windows' way of saying 0.
 _CONNECTED = (0, errno.EISCONN)
 _IN_PROGRESS = (errno.EINPROGRESS, errno.EALREADY, errno.EWOULDBLOCK, getattr(errno, "WSAEINVAL", errno.EALREADY))
+
+_Poll = getattr(select, "poll", None)  # Windows has none
 
 TELLS_UNACKED = sys.platform == "linux"
 
@@ -207,6 +211,18 @@ def receive(sock: socket.SocketType) -> bytes | None:
         return None
 
 
+def stirred(sock: socket.SocketType) -> bool:
+    """Tell whether receive() has something to say: bytes, EOF or an error.
+
+    By poll(), since a recv() that finds nothing raises, which takes longer than both system calls together.
+    """
+    if _Poll is None:
+        return True
+    poll = _Poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
+
+
 def unacked_bytes(sock: socket.SocketType) -> int | None:
     """Bytes that the peer's TCP has not acknowledged yet; on a Unix socket: that the peer has not read.
 
@@ -223,6 +239,39 @@ def pending_error(sock: socket.SocketType) -> OSError | None:
     """Take the error that the kernel holds for the socket. After the peer's FIN only this shows its RST."""
     number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     return OSError(number, os.strerror(number)) if number else None
+
+
+# --- waking ---------------------------------------------------------------------------------------------------------
+
+
+class Waker:
+    """Wakes a selector that waits in another thread: readable once wake() has been called, until drain().
+
+    A pair of sockets, as asyncio has it: Windows can select nothing else.
+    """
+
+    def __init__(self) -> None:
+        self._waiting, self._waking = socket.socketpair()
+        self._waiting.settimeout(0.0)
+        self._waking.settimeout(0.0)
+
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable."""
+        return self._waiting.fileno()
+
+    def wake(self) -> None:
+        """Make it readable; from any thread."""
+        with suppress(BlockingIOError):  # full of wake-ups already
+            self._waking.send(b"\0", _SEND)
+
+    def drain(self) -> None:
+        """Forget the wake-ups so far."""
+        receive(self._waiting)
+
+    def close(self) -> None:
+        """Close both ends; further wake-ups fail."""
+        self._waiting.close()
+        self._waking.close()
 
 
 # --- ending --------------------------------------------------------------------------------------------------------

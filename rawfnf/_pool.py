@@ -1,0 +1,509 @@
+"""The connections of one Sender, and the account of its posts. It never waits, and knows no selector.
+
+Theory of operation. A connection is in one of four places, and whoever has it there is the only one to touch it:
+
+- `_opening`: on its way to be a spare, or being looked at. The pump's.
+- `_ready`: a spare. The next post takes it, or the pump when something comes in on it.
+- `_in_hand`: a post is sending on it.
+- `_held`: sent on, waiting for its closing. The pump's, and its driver sees to it that there is one pump at a time.
+
+The places and the counters change under `lock`, a few lines at a time, and no connection is advanced while it is held:
+a TLS handshake takes a millisecond, which no post is to wait. It is an RLock, because a finalizer or a signal handler
+may post in the middle of anything.
+
+The law of conservation holds whenever the lock is free:
+posted == sum(answered.values()) + acked + closed_now + unanswered + reset + held.
+"""
+
+from __future__ import annotations
+
+import errno
+from _thread import RLock  # threading's own, whose import takes 1 ms
+from typing import TYPE_CHECKING, NamedTuple
+
+from ._connection import Connection
+from ._errors import ConnectError, RawfnfError, RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Protocol
+
+    from . import _tcp
+    from ._connection import Wait
+    from ._route import Closing, Route
+
+    class Watch(Protocol):
+        """Where a driver notes what connections wait for."""
+
+        def set(self, connection: Connection, wait: Wait) -> None:
+            """Wake the driver when that happens; the time is not its business."""
+
+        def forget(self, connection: Connection) -> None:
+            """Do not wait for it any more; it may not be there."""
+
+
+# Seconds. An older spare is never used: servers' idle timeouts and the tables of NATs forget silently.
+_OLDEST = 30.0
+# From this age on a spare's successor is opened, so that there is one in time.
+_AGEING = 25.0
+# Seconds between attempts to open a spare, doubled with each failure.
+_FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 5.0
+# A spare that the server ends within so many seconds was unwelcome: as good as refused.
+_WELCOME = 1.0
+# Seconds after which a name is asked for again.
+_RESOLVED_FOR = 60.0
+# What posts may leave to the thread, in bytes, all of them together.
+_OWED_AT_MOST = 64 << 20
+
+_NEVER = float("inf")
+
+
+class Stats(NamedTuple):
+    """How the posts of a Sender ended, a snapshot.
+
+    At every moment posted == sum(answered.values()) + acked + closed_now + unanswered + reset + held.
+
+    Attributes:
+        posted: handed over: all bytes in our kernel, or with the background thread.
+        answered: by status, of the head of the final response. Under "acked" as well, where an answer was seen.
+        acked: the peer's kernel had every byte.
+        closed_now: closed at once, as closing="now" asks for.
+        unanswered: what `closing` awaits had not come when linger, max_held, timeout or close() ended the wait.
+        reset: FIN, RST, a TLS failure or what is no HTTP came in its place.
+        held: still waiting.
+        dropped: post() returned False; nothing of it was sent.
+        failed: post() raised.
+        spares: connections that are ready for the next posts.
+
+    """
+
+    posted: int
+    answered: dict[int, int]
+    acked: int
+    closed_now: int
+    unanswered: int
+    reset: int
+    held: int
+    dropped: int
+    failed: int
+    spares: int
+
+
+class Addresses:
+    """What the host's name stands for, the address that worked last in front."""
+
+    def __init__(self, route: Route) -> None:
+        self._known = bool(route.known)
+        self._found = route.known
+        self._until = 0.0
+
+    def stale(self, now: float) -> bool:
+        """Tell whether the resolver is to be asked (again)."""
+        return not self._known and now >= self._until
+
+    def get(self) -> tuple[_tcp.Address, ...]:
+        """Return the addresses; none if nobody has asked yet."""
+        return self._found
+
+    def renew(self, found: tuple[_tcp.Address, ...], now: float) -> None:
+        """Take in what the resolver said."""
+        self._found, self._until = found, now + _RESOLVED_FOR
+
+    def postpone(self, now: float) -> None:
+        """Go on with what is known: the resolver is out of order."""
+        self._until = now + _LONGEST_BACKOFF
+
+    def failed(self) -> None:
+        """None of them leads to the server: it may have moved."""
+        self._until = 0.0
+
+    def worked(self, address: _tcp.Address) -> None:
+        """Try this one first from now on."""
+        if self._found[0] != address and address in self._found:
+            self._found = (address, *(other for other in self._found if other != address))
+
+
+class Pool:
+    """Spares, held connections, and the account. Its driver calls `work` when something has happened, or is due."""
+
+    def __init__(
+        self,
+        route: Route,
+        *,
+        closing: Closing,
+        linger: float,
+        timeout: float | None,
+        spares: int,
+        max_held: int,
+    ) -> None:
+        self.lock = RLock()
+        self.route = route
+        self.addresses = Addresses(route)
+        self.closed = False
+        self.asleep = False  # the driver waits, and sees by itself only what comes in
+        self.wake: Callable[[], None]  # ... and is told of the rest; set by the driver before it is ever asleep
+        self.last_failure: ConnectError | None = None  # of a spare
+        self._closing = closing
+        self._linger = linger
+        self._timeout = timeout
+        self._spares = spares
+        self._max_held = max_held
+        self._ready: list[Connection] = []  # the youngest last
+        self._opening: dict[Connection, float] = {}  # and when to look at it next
+        self._in_hand: set[Connection] = set()
+        self._held: dict[Connection, float] = {}  # and when to look at it next; the oldest first
+        self._look_at = _NEVER  # not later than the first of these times
+        self._fresh: list[Connection] = []  # held, and to be advanced once before they are watched
+        self._owed: dict[Connection, int] = {}  # bytes that are left to the thread
+        self._try_at = 0.0  # when the next spare may be opened
+        self._backoff = _FIRST_BACKOFF
+        self._posted = self._acked = self._closed_now = self._unanswered = self._reset = 0
+        self._dropped = self._failed = 0
+        self._answered: dict[int, int] = {}
+
+    def stats(self) -> Stats:
+        """Return a snapshot."""
+        with self.lock:
+            return Stats(
+                self._posted,
+                dict(self._answered),
+                self._acked,
+                self._closed_now,
+                self._unanswered,
+                self._reset,
+                len(self._held),
+                self._dropped,
+                self._failed,
+                len(self._ready),
+            )
+
+    # --- for a post ------------------------------------------------------------------------------------------------
+
+    def take(self, now: float) -> Connection | None:
+        """Return a spare, which is the post's from then on; None if none is ready, or there is no room for it.
+
+        The youngest is taken: it is the furthest from any idle timeout. While the driver waits it has heard nothing of
+        the spare, and is believed; otherwise it may be late, and we look ourselves.
+        """
+        while True:
+            with self.lock:
+                self.raise_if_closed()
+                ready = self._ready
+                if not ready or now - ready[-1].ready_at >= _OLDEST or not self.has_room():
+                    return None
+                connection = ready.pop()
+                self._in_hand.add(connection)
+                look = not self.asleep
+            try:
+                if not look or not connection.stirred() or connection.advance() is not None:
+                    return connection
+            except BaseException:
+                self.let_go(connection)
+                raise
+            self.let_go(connection)  # the server has closed it, or spoken on it
+
+    def connect(self, now: float) -> Connection | None:
+        """Return a new connection for a post, None if there is no room for it."""
+        with self.lock:
+            self.raise_if_closed()
+            if not self.has_room():
+                return None
+            connection = Connection(self.route, self.addresses.get(), now, self.deadline(now))
+            self._in_hand.add(connection)
+            return connection
+
+    def deadline(self, now: float) -> float | None:
+        """Return when connecting and sending are to be done."""
+        return None if self._timeout is None else now + self._timeout
+
+    def owe(self, connection: Connection) -> bool:
+        """Leave the rest of a request to the driver; False if it is too much, or not all there yet."""
+        unsent = connection.unsent()
+        with self.lock:
+            if unsent is None or sum(self._owed.values()) + unsent > _OWED_AT_MOST:
+                return False
+            self._owed[connection] = unsent
+        connection.keep()
+        return True
+
+    def hold(self, connection: Connection, now: float) -> None:
+        """Account for a post that has been handed over, and see to it that its closing is waited for."""
+        with self.lock:
+            self._in_hand.discard(connection)
+            self._posted += 1
+            if connection.state == "closed":
+                self._closed_now += 1
+            elif self.closed:
+                self._unanswered += 1
+                connection.abort()
+            else:
+                until = now + self._linger
+                self._held[connection] = until
+                if self._closing != "answered" or connection.on_close is None or connection in self._owed:
+                    self._fresh.append(connection)  # what it waits for is not watched yet
+                elif until < self._look_at:
+                    self._look_at = until
+            self.rouse()
+
+    def let_go(self, connection: Connection) -> None:
+        """Forget a connection that is of no use to a post; it is closed."""
+        with self.lock:
+            self._in_hand.discard(connection)
+            self._owed.pop(connection, None)
+            if self._held.pop(connection, None) is not None:  # an interrupt came when it was held already
+                self._posted -= 1
+            self.rouse()
+
+    def drop(self) -> None:
+        """Account for a post that nothing was sent of."""
+        with self.lock:
+            self._dropped += 1
+
+    def fail(self) -> None:
+        """Account for a post that raised."""
+        with self.lock:
+            self._failed += 1
+
+    def raise_if_closed(self) -> None:
+        """Raise RequestError if there are to be no more posts."""
+        if self.closed:
+            raise RequestError("this Sender is closed: make another one")
+
+    def has_room(self) -> bool:
+        """Tell whether another connection may be held. Those in hand will be, unless they are closed now."""
+        coming = 0 if self._closing == "now" else len(self._in_hand)
+        return len(self._held) + coming < self._max_held
+
+    def crowded(self) -> bool:
+        """Tell whether posts are to lend a hand with what is held."""
+        return len(self._held) > self._max_held // 2
+
+    def rouse(self) -> None:
+        """Let the driver look, if it waits."""
+        if self.asleep:
+            self.asleep = False
+            self.wake()
+
+    # --- for the driver --------------------------------------------------------------------------------------------
+
+    @property
+    def held(self) -> int:
+        """How many connections wait for their closing."""
+        return len(self._held)
+
+    @property
+    def warm(self) -> bool:
+        """Whether all spares are ready."""
+        return len(self._ready) >= self._spares
+
+    def wants_addresses(self, now: float) -> bool:
+        """Tell whether the resolver is to be asked before another spare is opened."""
+        return self.addresses.stale(now) and now >= self._try_at and self._missing(now) > 0
+
+    def work(
+        self, watch: Watch, stirred: Iterable[Connection], now: float, *, most: int | None = None, opening: bool = True
+    ) -> None:
+        """Do what can be done without waiting: for these connections, those that are due, and spares that are missing.
+
+        There is one call at a time. With `most` it looks at so many connections at most; without `opening` it neither
+        opens nor replaces spares.
+        """
+        connections = [*stirred][:most]
+        connections += self._due(now, None if most is None else most - len(connections))
+        for connection in connections:
+            self._go_on(connection, watch, now)
+        if opening:
+            self._open_missing(watch, now)
+            self._retire(now)
+
+    def next_time(self, now: float) -> float | None:
+        """Return when `work` is due if nothing happens before; None: never. In the past: now."""
+        times = [self._look_at, *self._opening.values()]
+        if self._fresh:
+            times.append(now)
+        if self._missing(now) > 0 and (self._try_at > now or self.addresses.get()):
+            times.append(self._try_at)
+        if self._ready and not self.closed:
+            oldest = self._ready[0].ready_at
+            times.append(oldest + (_AGEING if now < oldest + _AGEING else _OLDEST))
+        first = min(times)
+        return None if first == _NEVER else first
+
+    def close_oldest(self) -> None:
+        """End the wait of the connection that is held the longest. Not while `work` is at it."""
+        with self.lock:
+            connection = next(iter(self._held), None)
+        if connection is not None:
+            connection.abort()
+            self._settle(connection, cut=True)
+
+    def close(self) -> None:
+        """Take no more posts, and close the spares. Not while `work` is at it. What is held goes on."""
+        with self.lock:
+            self.closed = True
+            unused = [*self._ready, *self._opening]
+            self._ready.clear()
+            self._opening.clear()
+        for connection in unused:
+            connection.abort()
+
+    def abandon(self) -> None:
+        """Close what is held: nobody will wait for it. Not while `work` is at it."""
+        while self._held:
+            self.close_oldest()
+
+    def desert(self) -> None:
+        """Close this process's copies of all descriptors, as a forked child does: the connections are the parent's."""
+        for connection in [*self._ready, *self._opening, *self._in_hand, *self._held]:
+            connection.drop()
+
+    def could_not_open(self, error: ConnectError, now: float) -> None:
+        """Note why there is no new spare; the next attempt comes later, and later with each failure."""
+        self.last_failure = error
+        self.addresses.failed()
+        self._try_at = now + self._backoff
+        self._backoff = min(2 * self._backoff, _LONGEST_BACKOFF)
+
+    # --- inside ----------------------------------------------------------------------------------------------------
+
+    def _due(self, now: float, most: int | None) -> list[Connection]:
+        """Return those whose time has come, and those that have not been looked at yet."""
+        with self.lock:
+            due, self._fresh = self._fresh[:most], [] if most is None else self._fresh[most:]
+            due += [connection for connection, at in self._opening.items() if at <= now]
+            if self._look_at <= now and (most is None or len(due) < most):
+                due += [connection for connection, at in self._held.items() if at <= now][:most]
+                if most is None:
+                    self._look_at = min((at for at in self._held.values() if at > now), default=_NEVER)
+            return due
+
+    def _go_on(self, connection: Connection, watch: Watch, now: float) -> None:
+        with self.lock:
+            held = connection in self._held
+            if connection in self._ready:
+                self._ready.remove(connection)
+                self._opening[connection] = _NEVER
+            elif not held and connection not in self._opening:
+                watch.forget(connection)  # a post has it, and hold() will say so
+                return
+        if held:
+            self._close(connection, watch)
+        else:
+            self._open(connection, watch, now)
+
+    # --- spares
+
+    def _missing(self, now: float) -> int:
+        """Return how many spares may be opened now; one at a time while the server does not take them."""
+        if self.closed:
+            return 0
+        young = sum(now < connection.ready_at + _AGEING for connection in self._ready)
+        missing = self._spares - young - len(self._opening)
+        return missing if self._backoff == _FIRST_BACKOFF else min(missing, 1 - len(self._opening))
+
+    def _open_missing(self, watch: Watch, now: float) -> None:
+        addresses = self.addresses.get()
+        while addresses and now >= self._try_at and self._missing(now) > 0:
+            connection = Connection(self.route, addresses, now, self.deadline(now))
+            with self.lock:
+                self._opening[connection] = now
+            self._open(connection, watch, now)
+
+    def _open(self, connection: Connection, watch: Watch, now: float) -> None:
+        """Let a spare go on: towards being one, or with what has come in on it."""
+        error: ConnectError | None = None
+        wait: Wait | None = None
+        try:
+            wait = connection.advance()
+        except ConnectError as failure:
+            error = failure
+        finally:
+            with self.lock:
+                self._opening.pop(connection, None)
+                if wait is not None:
+                    watch.set(connection, wait)
+                    self._place(connection, wait)
+        if wait is None:
+            self._note_end(connection, error, now)
+
+    def _place(self, connection: Connection, wait: Wait) -> None:
+        if connection.state != "ready":
+            self._opening[connection] = _NEVER if wait.until is None else wait.until
+            return
+        self.addresses.worked(connection.address)
+        self._ready.append(connection)
+        self._ready.sort(key=lambda spare: spare.ready_at)
+
+    def _note_end(self, connection: Connection, error: ConnectError | None, now: float) -> None:
+        if error is None and now - connection.ready_at >= _WELCOME:
+            self._backoff = _FIRST_BACKOFF  # an idle timeout, or a restart
+            return
+        self.could_not_open(error or self._unwelcome(), now)
+
+    def _unwelcome(self) -> ConnectError:
+        origin = self.route.origin
+        return ConnectError(
+            f"{self.route.where} closes connections that do not send at once: use no spares with it",
+            phase="connect",
+            host=origin.host,
+            port=origin.port,
+        )
+
+    def _retire(self, now: float) -> None:
+        """Close spares that are too old, or whose successors are ready."""
+        with self.lock:
+            ready = self._ready
+            old = [spare for spare in ready if now >= spare.ready_at + _OLDEST]
+            old = old or ready[: max(0, len(ready) - self._spares)]
+            self._ready = [spare for spare in ready if spare not in old]
+        for connection in old:
+            self._backoff = _FIRST_BACKOFF
+            connection.abort()
+
+    # --- held
+
+    def _close(self, connection: Connection, watch: Watch) -> None:
+        """Let a held connection go on towards its closing."""
+        try:
+            wait = connection.advance()
+        except RawfnfError as error:
+            self._settle(connection, error)
+        except BaseException:  # an interrupt: the connection has been closed for it
+            self._settle(connection, cut=True)
+            raise
+        else:
+            if wait is None:
+                self._settle(connection)
+            else:
+                self._hold_on(connection, wait)
+                watch.set(connection, wait)
+
+    def _hold_on(self, connection: Connection, wait: Wait) -> None:
+        until = _NEVER if wait.until is None else wait.until
+        with self.lock:
+            self._held[connection] = until
+            self._look_at = min(self._look_at, until)
+            if connection in self._owed:
+                self._owed[connection] = connection.unsent() or 0
+
+    def _settle(self, connection: Connection, error: RawfnfError | None = None, *, cut: bool = False) -> None:
+        """Account for a held connection that has been closed; `cut`: by us, before its time."""
+        late = error is not None and error.phase == "send" and error.errno == errno.ETIMEDOUT
+        with self.lock:
+            if self._held.pop(connection, None) is None:
+                return
+            self._owed.pop(connection, None)
+            status = connection.status
+            if status is not None:
+                self._answered[status] = self._answered.get(status, 0) + 1
+            elif error is not None and not late:
+                self._reset += 1
+                return
+            elif self._closing == "acked" and connection.delivery == "acked":
+                self._acked += 1
+            elif self._closing == "now" and not (cut or late):
+                self._closed_now += 1
+            else:
+                self._unanswered += 1
+                return
+        self._backoff = _FIRST_BACKOFF

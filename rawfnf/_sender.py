@@ -1,0 +1,606 @@
+"""Sender: post() cut in two, so that the network is never in the caller's way.
+
+Theory of operation. What a Sender's connections do is told in _pool.py. Here is who waits for them, and when: a _Pump
+waits in one selector for all of them, in whatever thread has the time. That is the background thread, if there is one;
+otherwise a caller of pump(), flush(), warm(), close() or of a post() that has to wait. Whoever waits in the selector
+leads; others who wait for the pool to change follow, on a condition.
+
+Nobody holds a lock while waiting. The thread holds the pump, and the pump no Sender: a Sender that is forgotten can be
+collected, and ends its thread.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import errno
+import os
+import selectors
+import sys
+import threading
+import warnings
+import weakref
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from . import _tcp
+from ._errors import ConnectError, RequestError, not_prepared
+from ._pool import Pool
+from ._post import Waiter, resolved, seconds_until
+from ._request import Request
+from ._route import checked_closing, checked_seconds, checked_timeout, route_to
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Iterable
+    from typing import Literal
+
+    from typing_extensions import Self
+
+    from ._connection import Connection, Wait
+    from ._pool import Stats
+    from ._request import Auth, ConnectTo, Data, Fields, Message, Params
+    from ._route import Closing, Route
+
+    WhenBusy = Literal["wait", "drop"]
+
+# Connections that a post() looks at, after its bytes have left, where there is no thread to do it.
+_REAPED = 4
+# Seconds that close() gives the thread beyond `linger`: it may be asking the resolver, which cannot be interrupted.
+_THREAD_GRACE = 1.0
+
+
+class Sender:
+    """Posts to one URL on connections opened ahead, which are left open until the server has answered.
+
+    The constructor touches no network. Thread-safe. After fork the child starts empty. At interpreter exit an open
+    Sender is flushed for at most `linger`; use it as a context manager, or close() it, all the same.
+
+    Args:
+        url, params, headers, auth, method: as for `Request`.
+        timeout: seconds for resolve + connect + handshake + send of a post that has to connect, one deadline; before
+            that a post may wait as long for its place among `max_held`. None: no limit.
+        closing: "answered": a connection is left open until the server has answered; right for every server that was
+            measured. "acked": until its TCP has acknowledged every byte. "now": closed at once, by post() itself.
+        linger: seconds that a connection may be held after its last byte.
+        ssl_context, connect_to, source_address: as for `post`.
+        spares: connections to hold ready. Each is one more idle connection for the server, for 30 s at most.
+        max_held: connections at most that are waiting for their closing; each has a descriptor.
+        when_busy: if no spare is ready, or `max_held` are held. "wait": connect now, or wait until one is released,
+            within `timeout`, then the oldest is closed. "drop": post() returns False at once; without spares always.
+        background: True: a daemon thread, started by the first post() or warm(), opens spares, and closes what is held.
+            False: pump() does; without it a held connection is released by a later post(), flush() or close(). None:
+            True if there are spares.
+
+    Raises:
+        RequestError: malformed arguments.
+        ConnectError: the system's certificates cannot be read.
+
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        params: Params | None = None,
+        headers: Fields | None = None,
+        auth: Auth | None = None,
+        method: str = "POST",
+        timeout: float | None = 5.0,
+        closing: Closing = "answered",
+        linger: float = 5.0,
+        ssl_context: ssl.SSLContext | None = None,
+        connect_to: ConnectTo | None = None,
+        source_address: tuple[str, int] | str | None = None,
+        spares: int = 0,
+        max_held: int = 256,
+        when_busy: WhenBusy = "wait",
+        background: bool | None = None,
+    ) -> None:
+        self._closing: Closing = checked_closing(closing)
+        self._linger = checked_seconds(linger, "linger")
+        self._timeout = checked_timeout(timeout)
+        self._spares = _checked_count(spares, "spares", 0)
+        self._max_held = _checked_count(max_held, "max_held", 1)
+        if when_busy not in {"wait", "drop"}:
+            raise RequestError(f"when_busy must be 'wait' or 'drop', not {when_busy!r}")
+        if background is not None and not isinstance(background, bool):
+            raise RequestError(f"background must be True, False or None, not {background!r}")
+        self._drops = when_busy == "drop"
+        self._threaded = spares > 0 if background is None else background
+        try:
+            self._request = Request(url, params=params, headers=headers, auth=auth, method=method)
+            self._route = route_to(
+                self._request.origin, ssl_context=ssl_context, connect_to=connect_to, source_address=source_address
+            )
+        except (OSError, ImportError) as error:
+            raise not_prepared(error) from error
+        self._start_empty()
+        _senders.add(self)
+
+    def __repr__(self) -> str:
+        return f"<rawfnf.Sender {self._request!r} {'closed' if self._pool.closed else 'open'}>"
+
+    def post(
+        self,
+        data: Data | None = None,
+        *,
+        json: object = None,
+        params: Params | None = None,
+        headers: Fields | None = None,
+        path: str | None = None,
+    ) -> bool:
+        """Hand over one request, and do not wait for what becomes of it: `stats` will tell.
+
+        With a ready spare that is one system call, or two. Arguments are as for `Request.encode`; a file or iterable is
+        read to its end in here. What the kernel does not take at once is copied and left to the background thread, 64
+        MiB in all; beyond that, and without a thread, it is waited for.
+
+        Returns:
+            True: handed over: every byte is in our kernel, or the thread's to send. False: dropped, nothing was sent.
+
+        Raises:
+            RequestError: malformed arguments, or the Sender is closed. Nothing touched the network.
+            ConnectError: no request byte left; sending again is safe, as for `rawfnf.post`.
+            SendError: the server may have none, some or all of the request. It ended in RST if it is not whole.
+
+        """
+        try:
+            return self._post(self._message(data, json, params, headers, path))
+        except BaseException:
+            self._pool.fail()
+            raise
+
+    def warm(self) -> None:
+        """Wait until all spares are ready.
+
+        Raises:
+            ConnectError: they were not within `timeout`; it tells why the last attempt failed.
+            RequestError: the Sender is closed.
+
+        """
+        pool = self._pool
+        until = pool.deadline(monotonic())
+        if self._spares and not pool.closed:
+            self._start()
+            self._resolve(until)
+            if not self._pump.wait_until(lambda: pool.closed or pool.warm, until):
+                raise self._not_warm()
+        pool.raise_if_closed()
+
+    def pump(self) -> float | None:
+        """Do what can be done without waiting: open spares, read, close what has had its answer or its time.
+
+        Returns:
+            Seconds until it wants to be called again if nothing arrives before; None: when something arrives.
+
+        Raises:
+            OSError: out of descriptors.
+
+        """
+        if self._pool.closed:
+            return None
+        self._start()
+        return self._pump.pump()
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until nothing is held; False if that takes longer than `timeout` seconds (None: no limit)."""
+        until = None if timeout is None else monotonic() + checked_seconds(timeout, "timeout")
+        return self._pump.wait_until(lambda: not self._pool.held, until)
+
+    @property
+    def stats(self) -> Stats:
+        """How the posts so far ended: a snapshot, in which the law of conservation holds (see `Stats`)."""
+        return self._pool.stats()
+
+    def close(self) -> None:
+        """Take no more posts, flush for at most `linger` seconds, count the rest unanswered. May be called again."""
+        self._pump.close(self._linger)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        pump = getattr(self, "_pump", None)  # None: the constructor raised
+        if pump is not None and pump.forsake():
+            told = f"unclosed {self!r}: close() it, or use it in a with statement"
+            warnings.warn(told, ResourceWarning, source=self)  # noqa: B028  # no frame below is to blame: `source` is
+
+    # --- one post --------------------------------------------------------------------------------------------------
+
+    def _message(
+        self, data: Data | None, json: object, params: Params | None, headers: Fields | None, path: str | None
+    ) -> Message:
+        try:
+            return self._request.message(data, json=json, params=params, headers=headers, path=path)
+        except (OSError, ImportError) as error:
+            raise not_prepared(error) from error
+
+    def _post(self, message: Message) -> bool:
+        spare = self._pool.take(now := monotonic())
+        connection = spare or self._connection(now)
+        while connection is not None:
+            try:
+                self._send(connection, message, now)
+            except ConnectError:  # noqa: PERF203  # once per post, but for what the server has just closed
+                if spare is None:
+                    if message.rewind is not None:
+                        message.rewind()  # what has not left can be sent again, from the same file
+                    raise
+                # The server was faster, and the spare took no byte.
+                spare = self._pool.take(now)
+                connection = spare or self._connection(now)
+            else:
+                self._lend_a_hand(connected=spare is None)
+                return True
+        return False
+
+    def _connection(self, now: float) -> Connection | None:
+        """Return another connection than a spare, None if this post is to be dropped."""
+        pool = self._pool
+        self._start()
+        if self._drops:
+            pool.drop()
+            return None
+        until = pool.deadline(now)
+        self._resolve(until)
+        while (connection := pool.connect(now)) is None:
+            if not self._pump.wait_until(lambda: pool.closed or pool.has_room(), until):
+                self._pump.close_oldest()
+            now = monotonic()
+        return connection
+
+    def _send(self, connection: Connection, message: Message, now: float) -> None:
+        """Send as much as is the caller's to wait for, and account for it."""
+        connection.give(message, closing=self._closing, linger=self._linger)
+        hold = self._closing != "now"
+        try:
+            wait = connection.advance(hold=hold)
+            if wait is not None:
+                self._send_on(connection, wait, hold=hold)
+            self._pool.hold(connection, now)
+        except BaseException:
+            connection.abort()
+            self._pool.let_go(connection)
+            raise
+
+    def _send_on(self, connection: Connection, wait: Wait | None, *, hold: bool) -> None:
+        """Wait until all is handed over, or what is left of it is the thread's."""
+        with Waiter(connection) as waiter:
+            while wait is not None and not self._leave_to_thread(connection):
+                waiter.wait(wait)
+                wait = connection.advance(hold=hold)
+
+    def _leave_to_thread(self, connection: Connection) -> bool:
+        return self._pump.threaded and connection.state == "sending" and self._pool.owe(connection)
+
+    def _lend_a_hand(self, *, connected: bool) -> None:
+        """Without a thread, look after a few of those that are held, now that the bytes of this post have left."""
+        if not self._pump.threaded and self._pool.held and (connected or self._pool.crowded()):
+            self._pump.reap(_REAPED)
+
+    # --- life ------------------------------------------------------------------------------------------------------
+
+    def _start_empty(self) -> None:
+        self._pool = Pool(
+            self._route,
+            closing=self._closing,
+            linger=self._linger,
+            timeout=self._timeout,
+            spares=self._spares,
+            max_held=self._max_held,
+        )
+        self._pump = _Pump(self._pool, self._route)
+
+    def _start(self) -> None:
+        if self._threaded and not self._pump.threaded:
+            self._pump.start()
+
+    def _resolve(self, until: float | None) -> None:
+        """Ask the resolver, if it is time; ConnectError if it knows nothing, nor do we."""
+        now = monotonic()
+        if self._pool.addresses.stale(now):
+            _renew(self._pool, self._route, until)
+
+    def _not_warm(self) -> ConnectError:
+        failure = self._pool.last_failure
+        ready = self._pool.stats().spares
+        return ConnectError(
+            f"{ready} of {self._spares} spares are ready after {self._timeout:g} seconds"
+            + (f"; the last attempt: {failure}" if failure else f"; {self._route.where} does not answer"),
+            phase=failure.phase if failure else "connect",
+            host=self._route.origin.host,
+            port=self._route.origin.port,
+            errno=failure.errno if failure else errno.ETIMEDOUT,
+        )
+
+
+def _checked_count(value: int, name: str, least: int) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= least:
+        return value
+    raise RequestError(f"{name} must be a whole number, {least} or more, not {value!r:.40}")
+
+
+def _renew(pool: Pool, route: Route, until: float | None) -> None:
+    """Ask the resolver; blocks for as long as that takes. Where it fails, what it said before is still tried."""
+    try:
+        pool.addresses.renew(resolved(route, until), monotonic())
+    except ConnectError:
+        if not pool.addresses.get():
+            raise
+        pool.addresses.postpone(monotonic())
+
+
+class _Watch:
+    """A selector that another thread can wake, and what is registered with it."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()  # looked up now, so that gevent's patch is seen
+        try:
+            self._waker = _tcp.Waker()
+        except OSError:
+            self._selector.close()
+            raise
+        self._selector.register(self._waker.fileno(), selectors.EVENT_READ)
+        self._events: dict[Connection, int] = {}
+
+    def set(self, connection: Connection, wait: Wait) -> None:
+        """Wait for these events of the connection, and for no others."""
+        events = selectors.EVENT_READ * wait.readable | selectors.EVENT_WRITE * wait.writable
+        before = self._events.get(connection, 0)
+        if events == before:
+            return
+        if before:
+            self.forget(connection)
+        if events:
+            # Where the system refuses (epoll: ENOSPC), the connection is looked at when its time has come.
+            with contextlib.suppress(OSError):
+                self._selector.register(connection.fileno(), events, connection)
+                self._events[connection] = events
+                connection.on_close = self.forget
+
+    def forget(self, connection: Connection) -> None:
+        """Wait no more for this connection. Before its descriptor is closed: a forked copy would keep it registered."""
+        connection.on_close = None
+        if self._events.pop(connection, None) is not None:
+            self._selector.unregister(connection.fileno())
+
+    def select(self, seconds: float) -> list[Connection]:
+        """Wait for an event; return the connections that have one."""
+        keys = [key for key, _ in self._selector.select(seconds)]
+        if any(key.data is None for key in keys):
+            self._waker.drain()
+        return [key.data for key in keys if key.data is not None]
+
+    def wake(self) -> None:
+        """Let select() return, from any thread."""
+        self._waker.wake()
+
+    def close(self) -> None:
+        """Close the descriptors; in a forked child, its copies of them."""
+        self._selector.close()
+        self._waker.close()
+
+
+class _Pump:
+    """Waits for a pool's connections, and lets them go on."""
+
+    def __init__(self, pool: Pool, route: Route) -> None:
+        self.threaded = False
+        self._pool = pool
+        self._route = route
+        self._thread: threading.Thread | None = None
+        self._watch: _Watch | None = None
+        self._working = threading.RLock()  # one at a time; never held while waiting
+        self._at_work = False
+        self._changed = threading.Condition(pool.lock)
+        self._followers = 0
+        self._led = False  # somebody waits in the selector
+        self._ended = False
+
+    # --- waiting
+
+    def wait_until(self, fact: Callable[[], bool], until: float | None) -> bool:
+        """Wait for a fact about the pool, and pump meanwhile if nobody else does; False if it took too long."""
+        while True:
+            with self._pool.lock:
+                if fact():
+                    return True
+                if until is not None and monotonic() >= until:
+                    return False
+                if self._led:
+                    self._follow(until)
+                    continue
+                self._led = True
+            try:
+                self._turn(until)
+            finally:
+                self._lead_no_more()
+
+    def _follow(self, until: float | None) -> None:
+        self._followers += 1
+        try:
+            self._changed.wait(seconds_until(until))
+        finally:
+            self._followers -= 1
+
+    def _lead_no_more(self) -> None:
+        with self._pool.lock:
+            self._led = False
+            if self._ended and self._watch is not None:
+                self._watch.close()
+            self._changed.notify_all()
+
+    def _turn(self, until: float | None) -> None:
+        """Wait until something happens or is due, at most until then, and do what there is to do."""
+        watch, pool = self._watched(), self._pool
+        with pool.lock:
+            times = [time for time in (pool.next_time(monotonic()), until) if time is not None]
+            seconds = seconds_until(min(times, default=None))
+            pool.asleep = seconds > 0  # what happened before this line has been seen; what happens now, wakes us
+        try:
+            stirred = watch.select(seconds)
+        finally:
+            pool.asleep = False
+        self._work(watch, stirred)
+
+    def _watched(self) -> _Watch:
+        with self._pool.lock:
+            if self._watch is None:
+                self._watch = _Watch()
+                self._pool.wake = self._watch.wake
+                _flush_in_worker()
+            return self._watch
+
+    # --- working
+
+    def _work(
+        self, watch: _Watch, stirred: Iterable[Connection], *, most: int | None = None, opening: bool = True
+    ) -> None:
+        with self._working:
+            if self._at_work:  # a finalizer or signal handler posts, or flushes, in the middle of this
+                return
+            self._at_work = True
+            try:
+                self._pool.work(watch, stirred, monotonic(), most=most, opening=opening)
+            finally:
+                self._at_work = False
+        if self._followers:
+            with self._pool.lock:
+                self._changed.notify_all()
+
+    def pump(self) -> float | None:
+        """Do what there is to do now."""
+        watch = self._watched()
+        self._work(watch, watch.select(0))
+        now = monotonic()
+        due = self._pool.next_time(now)
+        return None if due is None else max(0.0, due - now)
+
+    def reap(self, most: int) -> None:
+        """Look at a few of those that are held, unless somebody is at it already."""
+        if not self._working.acquire(blocking=False):
+            return
+        try:
+            with contextlib.suppress(OSError):  # out of descriptors: this post has been handed over all the same
+                watch = self._watched()
+                self._work(watch, watch.select(0), most=most, opening=False)
+        finally:
+            self._working.release()
+
+    def close_oldest(self) -> None:
+        """Make room: end the wait of what is held the longest."""
+        with self._working:
+            self._pool.close_oldest()
+
+    # --- the thread
+
+    def start(self) -> None:
+        """Start the thread, if this is possible now: otherwise the posts do its work, and the next one tries again."""
+        with self._pool.lock:
+            if self._led or self._ended:
+                return
+            self._led = True
+        try:
+            self._watched()
+            thread = threading.Thread(target=self._run, name="rawfnf", daemon=True)
+            thread.start()
+        except (OSError, RuntimeError):  # out of descriptors, or of threads; or the interpreter is about to exit
+            self._lead_no_more()
+            return
+        self._thread, self.threaded = thread, True
+
+    def _run(self) -> None:
+        try:
+            while not self._ended:
+                self._resolve()
+                self._turn(None)
+        finally:
+            self.threaded = False
+            with self._working:
+                self._pool.close()
+                self._pool.abandon()
+            self._lead_no_more()
+
+    def _resolve(self) -> None:
+        if self._pool.wants_addresses(monotonic()):
+            try:
+                _renew(self._pool, self._route, None)
+            except ConnectError as error:
+                self._pool.could_not_open(error, monotonic())
+
+    # --- ending
+
+    def close(self, linger: float) -> None:
+        """Flush for at most `linger` seconds, then close whatever is open, and end the thread."""
+        with self._working:
+            self._pool.close()
+        try:
+            self.wait_until(lambda: not self._pool.held, monotonic() + linger)
+        finally:
+            with self._working:
+                self._pool.abandon()
+            self._end()
+            if self._thread is not None:
+                self._thread.join(linger + _THREAD_GRACE)
+
+    def forsake(self) -> bool:
+        """Close at once what a forgotten Sender has left open; False if there was nothing."""
+        if self._pool.closed or self._watch is None:
+            return False
+        if not self.threaded:  # nobody else can be here: it has no caller left
+            self._pool.close()
+            self._pool.abandon()
+        self._end()
+        return True
+
+    def _end(self) -> None:
+        with self._pool.lock:
+            if self._ended:
+                return
+            self._ended = True
+            if self._led:
+                self._pool.rouse()  # whoever leads closes the selector
+            elif self._watch is not None:
+                self._watch.close()
+
+    def desert(self) -> None:
+        """In a forked child: close its copies of all descriptors."""
+        self._pool.desert()
+        if self._watch is not None:
+            self._watch.close()
+
+
+# --- where a process begins and ends -------------------------------------------------------------------------------
+
+_senders: weakref.WeakSet[Sender] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for sender in list(_senders):
+        sender.close()
+
+
+def _flush_in_worker() -> None:
+    """See to it that a worker of multiprocessing flushes when it ends: before Python 3.13 it skips atexit."""
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and process.parent_process() is not None:
+        from multiprocessing.util import Finalize  # loaded there already
+
+        Finalize(None, _close_all, exitpriority=0)
+
+
+def _start_empty_in_child() -> None:
+    for sender in list(_senders):
+        inherited = sender._pump  # noqa: SLF001  # this is Sender's own file
+        sender._start_empty()  # noqa: SLF001
+        inherited.desert()
+
+
+# Registered when this file is loaded, and so run after what the user registers later, which may still post.
+atexit.register(_close_all)
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_start_empty_in_child)
