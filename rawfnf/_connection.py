@@ -137,6 +137,7 @@ class Connection:
         "_eof",
         "_failure",
         "_linger",
+        "_look",
         "_message",
         "_method",
         "_more",
@@ -183,6 +184,7 @@ class Connection:
         self._failure: Exception | None = None  # what reading met; believed only where there is no answer
         self._notified = False  # close_notify is in _out, or has left
         self.delivery: Delivery = "sent"  # as in Receipt
+        self._look: Callable[[int], object] | None = None  # a spare's, see _tcp.looks()
         self.on_close: Callable[[Connection], None] | None = None  # told before the descriptor is closed
         self._started, self._resolved_at = started, monotonic()
 
@@ -204,6 +206,8 @@ class Connection:
         self._plain_out = 0  # bytes of the request inside _out, over TLS
         self._more = False  # more follows _out at once
         self._unloaded = True  # there may be more than what is in _out
+        if self.state == "ready":
+            self.state = "sending"
 
     def fileno(self) -> int:
         """Return the descriptor to wait on. It changes when the next address is tried."""
@@ -221,7 +225,7 @@ class Connection:
 
     def stirred(self) -> bool:
         """Tell by one system call whether something has come in, or the peer has ended: then advance() is due."""
-        return self._socket is None or _tcp.stirred(self._socket)
+        return self._look is None or bool(self._look(0))
 
     def unsent(self) -> int | None:
         """Bytes that the kernel is still to take; None while a stream has more to give."""
@@ -394,10 +398,10 @@ class Connection:
                 _tcp.send(sock, self._tls.flight(), more=False)
 
     def _await_request(self) -> Wait | None:
-        if self._message is None:
-            return self._stay_ready()
-        self.state = "sending"
-        return None
+        if self._message is not None:
+            self.state = "sending"
+            return None
+        return self._stay_ready()
 
     def _stay_ready(self) -> Wait | None:
         """Keep a spare as long as nothing comes but TLS's own messages, tickets most of all.
@@ -421,6 +425,7 @@ class Connection:
         except OSError:  # reset, or no TLS: nobody waits for this connection, so nobody is to be told
             self.abort()
             return None
+        self._look = self._look or _tcp.looks(sock)
         return _SPEAKS
 
     # --- sending ---------------------------------------------------------------------------------------------------

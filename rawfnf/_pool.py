@@ -157,7 +157,8 @@ class Pool:
         self._owed: dict[Connection, int] = {}  # bytes that are left to the thread
         self._try_at = 0.0  # when the next spare may be opened
         self._backoff = _FIRST_BACKOFF
-        self._posted = self._acked = self._closed_now = self._unanswered = self._reset = 0
+        self.posted = 0  # handed over, see Stats
+        self._acked = self._closed_now = self._unanswered = self._reset = 0
         self._dropped = self._failed = 0
         self._answered: dict[int, int] = {}
 
@@ -165,7 +166,7 @@ class Pool:
         """Return a snapshot."""
         with self.lock:
             return Stats(
-                self._posted,
+                self.posted,
                 dict(self._answered),
                 self._acked,
                 self._closed_now,
@@ -182,25 +183,24 @@ class Pool:
     def take(self, now: float) -> Connection | None:
         """Return a spare, which is the post's from then on; None if none is ready, or there is no room for it.
 
-        The youngest is taken: it is the furthest from any idle timeout. While the driver waits it has heard nothing of
-        the spare, and is believed; otherwise it may be late, and we look ourselves.
+        The youngest is taken: it is the furthest from any idle timeout. We look at it ourselves: the driver is told by
+        the kernel as well, but may be waiting for the GIL.
         """
-        while True:
+        while ready := self._ready:
             with self.lock:
-                self.raise_if_closed()
-                ready = self._ready
                 if not ready or now - ready[-1].ready_at >= _OLDEST or not self.has_room():
-                    return None
+                    break
                 connection = ready.pop()
                 self._in_hand.add(connection)
-                look = not self.asleep
             try:
-                if not look or not connection.stirred() or connection.advance() is not None:
+                if not connection.stirred() or connection.advance() is not None:
+                    connection.deadline = self.deadline(now)
                     return connection
             except BaseException:
                 self.let_go(connection)
                 raise
             self.let_go(connection)  # the server has closed it, or spoken on it
+        return None
 
     def connect(self, now: float) -> Connection | None:
         """Return a new connection for a post, None if there is no room for it."""
@@ -230,20 +230,20 @@ class Pool:
         """Account for a post that has been handed over, and see to it that its closing is waited for."""
         with self.lock:
             self._in_hand.discard(connection)
-            self._posted += 1
+            self.posted += 1
             if connection.state == "closed":
                 self._closed_now += 1
             elif self.closed:
                 self._unanswered += 1
                 connection.abort()
             else:
-                until = now + self._linger
-                self._held[connection] = until
-                if self._closing != "answered" or connection.on_close is None or connection in self._owed:
+                self._held[connection] = until = now + self._linger
+                self._look_at = min(self._look_at, until)
+                if connection.on_close is None or connection in self._owed:
                     self._fresh.append(connection)  # what it waits for is not watched yet
-                elif until < self._look_at:
-                    self._look_at = until
-            self.rouse()
+                    self.rouse()
+                elif self._closing == "acked":
+                    self._fresh.append(connection)  # an acknowledgement wakes nobody
 
     def let_go(self, connection: Connection) -> None:
         """Forget a connection that is of no use to a post; it is closed."""
@@ -251,12 +251,13 @@ class Pool:
             self._in_hand.discard(connection)
             self._owed.pop(connection, None)
             if self._held.pop(connection, None) is not None:  # an interrupt came when it was held already
-                self._posted -= 1
+                self.posted -= 1
             self.rouse()
 
     def drop(self) -> None:
         """Account for a post that nothing was sent of."""
         with self.lock:
+            self.raise_if_closed()
             self._dropped += 1
 
     def fail(self) -> None:

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 # Connections that a post() looks at, after its bytes have left, where there is no thread to do it.
 _REAPED = 4
+# Seconds that whoever pumps waits at most, with posts coming and without. What is due is seen so much later at worst.
+_NAP, _SLEEP = 0.005, 1.0
 # Seconds that close() gives the thread beyond `linger`: it may be asking the resolver, which cannot be interrupted.
 _THREAD_GRACE = 1.0
 
@@ -146,10 +148,23 @@ class Sender:
 
         """
         try:
-            return self._post(self._message(data, json, params, headers, path))
+            try:
+                message = self._request.message(data, json=json, params=params, headers=headers, path=path)
+            except (OSError, ImportError) as error:
+                raise not_prepared(error) from error
+            spare = self._pool.take(now := monotonic())
+            if spare is None:
+                return self._post_without_spare(message)
+            try:
+                self._send(spare, message, now)
+            except ConnectError:  # the server was faster, and the spare took no byte
+                return self._post_without_spare(message)
+            if self._pool.crowded() and not self._pump.threaded:
+                self._pump.reap(_REAPED)
         except BaseException:
             self._pool.fail()
             raise
+        return True
 
     def warm(self) -> None:
         """Wait until all spares are ready.
@@ -159,11 +174,12 @@ class Sender:
             RequestError: the Sender is closed.
 
         """
-        pool = self._pool
-        until = pool.deadline(monotonic())
+        pool, now = self._pool, monotonic()
+        until = pool.deadline(now)
         if self._spares and not pool.closed:
             self._start()
-            self._resolve(until)
+            if pool.addresses.stale(now):
+                _renew(pool, self._route, until)
             if not self._pump.wait_until(lambda: pool.closed or pool.warm, until):
                 raise self._not_warm()
         pool.raise_if_closed()
@@ -211,47 +227,41 @@ class Sender:
 
     # --- one post --------------------------------------------------------------------------------------------------
 
-    def _message(
-        self, data: Data | None, json: object, params: Params | None, headers: Fields | None, path: str | None
-    ) -> Message:
-        try:
-            return self._request.message(data, json=json, params=params, headers=headers, path=path)
-        except (OSError, ImportError) as error:
-            raise not_prepared(error) from error
-
-    def _post(self, message: Message) -> bool:
-        spare = self._pool.take(now := monotonic())
-        connection = spare or self._connection(now)
-        while connection is not None:
-            try:
-                self._send(connection, message, now)
-            except ConnectError:  # noqa: PERF203  # once per post, but for what the server has just closed
-                if spare is None:
-                    if message.rewind is not None:
-                        message.rewind()  # what has not left can be sent again, from the same file
-                    raise
-                # The server was faster, and the spare took no byte.
-                spare = self._pool.take(now)
-                connection = spare or self._connection(now)
-            else:
-                self._lend_a_hand(connected=spare is None)
-                return True
-        return False
-
-    def _connection(self, now: float) -> Connection | None:
-        """Return another connection than a spare, None if this post is to be dropped."""
+    def _post_without_spare(self, message: Message) -> bool:
+        """Post on a connection of its own; or on another spare, or not at all."""
         pool = self._pool
         self._start()
+        pool.rouse()  # there are too few spares
         if self._drops:
             pool.drop()
-            return None
+            return False
+        spare, connection, now = self._place()
+        try:
+            self._send(connection, message, now)
+        except ConnectError:
+            if spare:
+                return self._post_without_spare(message)
+            if message.rewind is not None:
+                message.rewind()  # what has not left can be sent again, from the same file
+            raise
+        if pool.held and not self._pump.threaded:
+            self._pump.reap(_REAPED)
+        return True
+
+    def _place(self) -> tuple[bool, Connection, float]:
+        """Return whether it is a spare, a connection to post on, and the time; wait until there is room for it."""
+        pool, now = self._pool, monotonic()
         until = pool.deadline(now)
-        self._resolve(until)
-        while (connection := pool.connect(now)) is None:
+        if pool.addresses.stale(now):
+            _renew(pool, self._route, until)
+        while True:
+            spare = pool.take(now)
+            connection = spare or pool.connect(now)
+            if connection is not None:
+                return spare is not None, connection, now
             if not self._pump.wait_until(lambda: pool.closed or pool.has_room(), until):
                 self._pump.close_oldest()
             now = monotonic()
-        return connection
 
     def _send(self, connection: Connection, message: Message, now: float) -> None:
         """Send as much as is the caller's to wait for, and account for it."""
@@ -277,11 +287,6 @@ class Sender:
     def _leave_to_thread(self, connection: Connection) -> bool:
         return self._pump.threaded and connection.state == "sending" and self._pool.owe(connection)
 
-    def _lend_a_hand(self, *, connected: bool) -> None:
-        """Without a thread, look after a few of those that are held, now that the bytes of this post have left."""
-        if not self._pump.threaded and self._pool.held and (connected or self._pool.crowded()):
-            self._pump.reap(_REAPED)
-
     # --- life ------------------------------------------------------------------------------------------------------
 
     def _start_empty(self) -> None:
@@ -298,12 +303,6 @@ class Sender:
     def _start(self) -> None:
         if self._threaded and not self._pump.threaded:
             self._pump.start()
-
-    def _resolve(self, until: float | None) -> None:
-        """Ask the resolver, if it is time; ConnectError if it knows nothing, nor do we."""
-        now = monotonic()
-        if self._pool.addresses.stale(now):
-            _renew(self._pool, self._route, until)
 
     def _not_warm(self) -> ConnectError:
         failure = self._pool.last_failure
@@ -399,6 +398,7 @@ class _Pump:
         self._changed = threading.Condition(pool.lock)
         self._followers = 0
         self._led = False  # somebody waits in the selector
+        self._seen = 0  # posts
         self._ended = False
 
     # --- waiting
@@ -412,6 +412,7 @@ class _Pump:
                 if until is not None and monotonic() >= until:
                     return False
                 if self._led:
+                    self._pool.rouse()
                     self._follow(until)
                     continue
                 self._led = True
@@ -439,7 +440,10 @@ class _Pump:
         watch, pool = self._watched(), self._pool
         with pool.lock:
             times = [time for time in (pool.next_time(monotonic()), until) if time is not None]
-            seconds = seconds_until(min(times, default=None))
+            # A post on a spare does not wake us, which would take longer than its send(): we look by ourselves.
+            nap = _SLEEP if pool.posted == self._seen else _NAP
+            self._seen = pool.posted
+            seconds = min(seconds_until(min(times, default=None)), nap)
             pool.asleep = seconds > 0  # what happened before this line has been seen; what happens now, wakes us
         try:
             stirred = watch.select(seconds)

@@ -19,7 +19,7 @@ if sys.platform == "linux":
     import termios
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     SocketAddress = tuple[str, int] | tuple[str, int, int, int] | str
@@ -211,16 +211,17 @@ def receive(sock: socket.SocketType) -> bytes | None:
         return None
 
 
-def stirred(sock: socket.SocketType) -> bool:
-    """Tell whether receive() has something to say: bytes, EOF or an error.
+def looks(sock: socket.SocketType) -> Callable[[int], object]:
+    """Return a function that, called with 0, tells whether receive() has something to say: bytes, EOF or an error.
 
-    By poll(), since a recv() that finds nothing raises, which takes longer than both system calls together.
+    It is poll(), made ahead: a recv() that finds nothing raises, which takes longer than the system call.
     """
     if _Poll is None:
-        return True
+        return lambda _: True
     poll = _Poll()
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(0))
+    poll.register(sock.fileno(), select.POLLIN)
+    look: Callable[[int], object] = poll.poll
+    return look
 
 
 def unacked_bytes(sock: socket.SocketType) -> int | None:
