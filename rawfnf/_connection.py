@@ -223,6 +223,11 @@ class Connection:
         """Status of the final response; None until its head is there."""
         return None if self._answer is None else self._answer.status
 
+    @property
+    def heard(self) -> bool:
+        """Whether something of an answer, or of the peer's end, has been read already: no event will tell of it."""
+        return self._answer is not None or self._eof
+
     def stirred(self) -> bool:
         """Tell by one system call whether something has come in, or the peer has ended: then advance() is due."""
         return self._look is None or bool(self._look(0))
@@ -234,7 +239,8 @@ class Connection:
         return len(self._out) + len(self._piece) + sum(map(len, self._pieces))
 
     def keep(self) -> None:
-        """Copy what is left of the caller's own buffers, which may change once the caller has gone on."""
+        """Copy what is left of the caller's own buffers, which may change, or shrink, once the caller has gone on."""
+        self._message = None
         self._out, self._piece = _own(self._out), _own(self._piece)
         self._pieces = tuple(map(_own, self._pieces))
 

@@ -119,7 +119,7 @@ class Addresses:
 
     def worked(self, address: _tcp.Address) -> None:
         """Try this one first from now on."""
-        if self._found[0] != address and address in self._found:
+        if self._found[0] is not address and address in self._found:
             self._found = (address, *(other for other in self._found if other != address))
 
 
@@ -142,6 +142,8 @@ class Pool:
         self.closed = False
         self.asleep = False  # the driver waits, and sees by itself only what comes in
         self.wake: Callable[[], None]  # ... and is told of the rest; set by the driver before it is ever asleep
+        self.followers = 0  # threads that wait for a change, but not in the driver's selector
+        self.notify: Callable[[], None]  # ... and how they are told; set by the driver
         self.last_failure: ConnectError | None = None  # of a spare
         self._closing = closing
         self._linger = linger
@@ -239,15 +241,17 @@ class Pool:
             else:
                 self._held[connection] = until = now + self._linger
                 self._look_at = min(self._look_at, until)
-                if connection.on_close is None or connection in self._owed:
-                    self._fresh.append(connection)  # what it waits for is not watched yet
+                if connection.on_close is None or connection.heard or connection in self._owed:
+                    self._fresh.append(connection)  # what it waits for is not watched yet, or has come
                     self.rouse()
                 elif self._closing == "acked":
                     self._fresh.append(connection)  # an acknowledgement wakes nobody
 
-    def let_go(self, connection: Connection) -> None:
+    def let_go(self, connection: Connection, error: BaseException | None = None) -> None:
         """Forget a connection that is of no use to a post; it is closed."""
         with self.lock:
+            if isinstance(error, ConnectError):
+                self.addresses.failed()
             self._in_hand.discard(connection)
             self._owed.pop(connection, None)
             if self._held.pop(connection, None) is not None:  # an interrupt came when it was held already
@@ -280,10 +284,12 @@ class Pool:
         return len(self._held) > self._max_held // 2
 
     def rouse(self) -> None:
-        """Let the driver look, if it waits."""
+        """Let those who wait look again."""
         if self.asleep:
             self.asleep = False
             self.wake()
+        if self.followers:
+            self.notify()
 
     # --- for the driver --------------------------------------------------------------------------------------------
 
@@ -330,13 +336,15 @@ class Pool:
         first = min(times)
         return None if first == _NEVER else first
 
-    def close_oldest(self) -> None:
-        """End the wait of the connection that is held the longest. Not while `work` is at it."""
+    def close_oldest(self) -> bool:
+        """End the wait of the connection that is held the longest; False if none is. Not while `work` is at it."""
         with self.lock:
             connection = next(iter(self._held), None)
-        if connection is not None:
-            connection.abort()
-            self._settle(connection, cut=True)
+        if connection is None:
+            return False
+        connection.abort()
+        self._settle(connection, cut=True)
+        return True
 
     def close(self) -> None:
         """Take no more posts, and close the spares. Not while `work` is at it. What is held goes on."""
@@ -350,8 +358,8 @@ class Pool:
 
     def abandon(self) -> None:
         """Close what is held: nobody will wait for it. Not while `work` is at it."""
-        while self._held:
-            self.close_oldest()
+        while self.close_oldest():
+            pass
 
     def desert(self) -> None:
         """Close this process's copies of all descriptors, as a forked child does: the connections are the parent's."""

@@ -147,24 +147,18 @@ class Sender:
             SendError: the server may have none, some or all of the request. It ended in RST if it is not whole.
 
         """
+        message = None
         try:
-            try:
-                message = self._request.message(data, json=json, params=params, headers=headers, path=path)
-            except (OSError, ImportError) as error:
-                raise not_prepared(error) from error
-            spare = self._pool.take(now := monotonic())
-            if spare is None:
-                return self._post_without_spare(message)
-            try:
-                self._send(spare, message, now)
-            except ConnectError:  # the server was faster, and the spare took no byte
-                return self._post_without_spare(message)
-            if self._pool.crowded() and not self._pump.threaded:
-                self._pump.reap(_REAPED)
-        except BaseException:
+            message = self._message(data, json, params, headers, path)
+            handed = self._post(message)
+        except BaseException as error:
             self._pool.fail()
+            if message is not None and isinstance(error, (ConnectError, RequestError)):
+                _rewind(message)
             raise
-        return True
+        if not handed:
+            _rewind(message)
+        return handed
 
     def warm(self) -> None:
         """Wait until all spares are ready.
@@ -227,41 +221,67 @@ class Sender:
 
     # --- one post --------------------------------------------------------------------------------------------------
 
-    def _post_without_spare(self, message: Message) -> bool:
-        """Post on a connection of its own; or on another spare, or not at all."""
+    def _message(
+        self, data: Data | None, json: object, params: Params | None, headers: Fields | None, path: str | None
+    ) -> Message:
+        try:
+            return self._request.message(data, json=json, params=params, headers=headers, path=path)
+        except (OSError, ImportError) as error:
+            raise not_prepared(error) from error
+
+    def _post(self, message: Message) -> bool:
+        """Post on a spare if one is ready."""
         pool = self._pool
+        while (spare := pool.take(now := monotonic())) is not None:
+            try:
+                self._send(spare, message, now)
+            except ConnectError:  # the server was faster, and the spare took no byte
+                continue
+            if pool.crowded() and not self._pump.threaded:
+                self._pump.reap(_REAPED)
+            return True
         self._start()
         pool.rouse()  # there are too few spares
         if self._drops:
             pool.drop()
             return False
-        spare, connection, now = self._place()
-        try:
-            self._send(connection, message, now)
-        except ConnectError:
-            if spare:
-                return self._post_without_spare(message)
-            if message.rewind is not None:
-                message.rewind()  # what has not left can be sent again, from the same file
-            raise
+        self._post_anew(message, now)
         if pool.held and not self._pump.threaded:
             self._pump.reap(_REAPED)
         return True
 
-    def _place(self) -> tuple[bool, Connection, float]:
-        """Return whether it is a spare, a connection to post on, and the time; wait until there is room for it."""
-        pool, now = self._pool, monotonic()
+    def _post_anew(self, message: Message, now: float) -> None:
+        """Post on a connection of its own, or on a spare that has come meanwhile."""
+        pool = self._pool
         until = pool.deadline(now)
-        if pool.addresses.stale(now):
-            _renew(pool, self._route, until)
         while True:
+            if pool.addresses.stale(now):
+                _renew(pool, self._route, until)
             spare = pool.take(now)
             connection = spare or pool.connect(now)
-            if connection is not None:
-                return spare is not None, connection, now
-            if not self._pump.wait_until(lambda: pool.closed or pool.has_room(), until):
-                self._pump.close_oldest()
+            try:
+                if connection is not None:
+                    self._send(connection, message, now)
+                    return pool.addresses.worked(connection.address)
+                self._wait_for_room(until)
+            except ConnectError:
+                if spare is None:
+                    raise
             now = monotonic()
+
+    def _wait_for_room(self, until: float | None) -> None:
+        """Wait until a held connection is released; then close the oldest."""
+        pool, origin = self._pool, self._route.origin
+        if self._pump.wait_until(lambda: pool.closed or pool.has_room(), until) or self._pump.close_oldest():
+            return
+        late = TimeoutError(errno.ETIMEDOUT, "timed out")
+        raise ConnectError(
+            f"cannot post to {self._route.where}: {self._max_held} other posts are under way; raise max_held",
+            phase="connect",
+            host=origin.host,
+            port=origin.port,
+            errno=errno.ETIMEDOUT,
+        ) from late
 
     def _send(self, connection: Connection, message: Message, now: float) -> None:
         """Send as much as is the caller's to wait for, and account for it."""
@@ -272,9 +292,9 @@ class Sender:
             if wait is not None:
                 self._send_on(connection, wait, hold=hold)
             self._pool.hold(connection, now)
-        except BaseException:
+        except BaseException as error:
             connection.abort()
-            self._pool.let_go(connection)
+            self._pool.let_go(connection, error)
             raise
 
     def _send_on(self, connection: Connection, wait: Wait | None, *, hold: bool) -> None:
@@ -321,6 +341,12 @@ def _checked_count(value: int, name: str, least: int) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value >= least:
         return value
     raise RequestError(f"{name} must be a whole number, {least} or more, not {value!r:.40}")
+
+
+def _rewind(message: Message) -> None:
+    """Put a file back where it stood: what has not left can be sent again."""
+    if message.rewind is not None:
+        message.rewind()
 
 
 def _renew(pool: Pool, route: Route, until: float | None) -> None:
@@ -396,7 +422,7 @@ class _Pump:
         self._working = threading.RLock()  # one at a time; never held while waiting
         self._at_work = False
         self._changed = threading.Condition(pool.lock)
-        self._followers = 0
+        pool.notify = self._changed.notify_all
         self._led = False  # somebody waits in the selector
         self._seen = 0  # posts
         self._ended = False
@@ -405,6 +431,8 @@ class _Pump:
 
     def wait_until(self, fact: Callable[[], bool], until: float | None) -> bool:
         """Wait for a fact about the pool, and pump meanwhile if nobody else does; False if it took too long."""
+        if not fact():
+            self.pump()  # what has come already counts, even where there is no time to wait
         while True:
             with self._pool.lock:
                 if fact():
@@ -412,7 +440,6 @@ class _Pump:
                 if until is not None and monotonic() >= until:
                     return False
                 if self._led:
-                    self._pool.rouse()
                     self._follow(until)
                     continue
                 self._led = True
@@ -422,11 +449,12 @@ class _Pump:
                 self._lead_no_more()
 
     def _follow(self, until: float | None) -> None:
-        self._followers += 1
+        self._pool.rouse()  # whoever leads may not know yet of what we wait for
+        self._pool.followers += 1
         try:
             self._changed.wait(seconds_until(until))
         finally:
-            self._followers -= 1
+            self._pool.followers -= 1
 
     def _lead_no_more(self) -> None:
         with self._pool.lock:
@@ -472,7 +500,7 @@ class _Pump:
                 self._pool.work(watch, stirred, monotonic(), most=most, opening=opening)
             finally:
                 self._at_work = False
-        if self._followers:
+        if self._pool.followers:
             with self._pool.lock:
                 self._changed.notify_all()
 
@@ -495,10 +523,10 @@ class _Pump:
         finally:
             self._working.release()
 
-    def close_oldest(self) -> None:
-        """Make room: end the wait of what is held the longest."""
+    def close_oldest(self) -> bool:
+        """Make room: end the wait of what is held the longest; False if nothing is."""
         with self._working:
-            self._pool.close_oldest()
+            return self._pool.close_oldest()
 
     # --- the thread
 

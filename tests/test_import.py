@@ -65,6 +65,7 @@ print(sorted(set(sys.modules) - before))
 
 def test_all_is_what_is_there() -> None:
     assert len(rawfnf.__all__) == len(set(rawfnf.__all__))
+    assert rawfnf.Sender is not None  # loaded on first use
     public = {
         name for name, value in vars(rawfnf).items() if not (name.startswith("_") or isinstance(value, ModuleType))
     }
