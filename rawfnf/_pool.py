@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from . import _tcp
     from ._connection import Wait
+    from ._request import Message
     from ._route import Closing, Route
 
     class Watch(Protocol):
@@ -152,28 +153,30 @@ class Pool:
         self._max_held = max_held
         self._ready: list[Connection] = []  # the youngest last
         self._opening: dict[Connection, float] = {}  # and when to look at it next
-        self._in_hand: set[Connection] = set()
+        self._in_hand: dict[Connection, Message] = {}  # and which post has it
         self._held: dict[Connection, float] = {}  # and when to look at it next; the oldest first
         self._look_at = _NEVER  # not later than the first of these times
+        self._queue: list[Message] = []  # posts that wait for room, the first first
         self._fresh: list[Connection] = []  # held, and to be advanced once before they are watched
         self._owed: dict[Connection, int] = {}  # bytes that are left to the thread
         self._try_at = 0.0  # when the next spare may be opened
         self._backoff = _FIRST_BACKOFF
         self.posted = 0  # handed over, see Stats
-        self._acked = self._closed_now = self._unanswered = self._reset = 0
+        self._ended: dict[str | int, int] = {"acked": 0, "closed_now": 0, "unanswered": 0, "reset": 0}  # and by status
         self._dropped = self._failed = 0
-        self._answered: dict[int, int] = {}
+        self._abandoned = False  # nobody will wait for anything any more
 
     def stats(self) -> Stats:
         """Return a snapshot."""
         with self.lock:
+            ended = self._ended
             return Stats(
                 self.posted,
-                dict(self._answered),
-                self._acked,
-                self._closed_now,
-                self._unanswered,
-                self._reset,
+                {status: posts for status, posts in ended.items() if isinstance(status, int)},
+                ended["acked"],
+                ended["closed_now"],
+                ended["unanswered"],
+                ended["reset"],
                 len(self._held),
                 self._dropped,
                 self._failed,
@@ -182,36 +185,34 @@ class Pool:
 
     # --- for a post ------------------------------------------------------------------------------------------------
 
-    def take(self, now: float) -> Connection | None:
-        """Return a spare, which is the post's from then on; None if none is ready, or there is no room for it.
+    def take(self, message: Message, now: float) -> Connection | None:
+        """Return a spare for this post, in whose hands it then is; None if none is ready, or there is no room for it.
 
         The youngest is taken: it is the furthest from any idle timeout. We look at it ourselves: the driver is told by
         the kernel as well, but may be waiting for the GIL.
         """
-        while ready := self._ready:
+        while self._ready:  # looked at again under the lock: most Senders have spares, or never any
             with self.lock:
-                if not ready or now - ready[-1].ready_at >= _OLDEST or not self.has_room():
+                ready = self._ready
+                if not ready or now - ready[-1].ready_at >= _OLDEST or not self.has_room(message):
                     break
-                connection = ready.pop()
-                self._in_hand.add(connection)
-            try:
-                if not connection.stirred() or connection.advance() is not None:
-                    connection.deadline = self.deadline(now)
-                    return connection
-            except BaseException:
-                self.let_go(connection)
-                raise
-            self.let_go(connection)  # the server has closed it, or spoken on it
+                connection = ready[-1]
+                self._in_hand[connection] = message
+                del ready[-1]
+            if not connection.stirred() or connection.advance() is not None:
+                connection.deadline = self.deadline(now)
+                return connection
+            self.let_go(message)  # the server has closed it, or spoken on it
         return None
 
-    def connect(self, now: float) -> Connection | None:
-        """Return a new connection for a post, None if there is no room for it."""
+    def connect(self, message: Message, now: float) -> Connection | None:
+        """Return a new connection for this post, None if there is no room for it."""
         with self.lock:
             self.raise_if_closed()
-            if not self.has_room():
+            if not self.has_room(message):
                 return None
             connection = Connection(self.route, self.addresses.get(), now, self.deadline(now))
-            self._in_hand.add(connection)
+            self._in_hand[connection] = message
             return connection
 
     def deadline(self, now: float) -> float | None:
@@ -231,31 +232,40 @@ class Pool:
     def hold(self, connection: Connection, now: float) -> None:
         """Account for a post that has been handed over, and see to it that its closing is waited for."""
         with self.lock:
-            self._in_hand.discard(connection)
-            self.posted += 1
             if connection.state == "closed":
-                self._closed_now += 1
-            elif self.closed:
-                self._unanswered += 1
+                self._post_ended("closed_now")
+            elif self._abandoned:
                 connection.abort()
+                self._post_ended("unanswered")
             else:
-                self._held[connection] = until = now + self._linger
-                self._look_at = min(self._look_at, until)
-                if connection.on_close is None or connection.heard or connection in self._owed:
-                    self._fresh.append(connection)  # what it waits for is not watched yet, or has come
-                    self.rouse()
-                elif self._closing == "acked":
-                    self._fresh.append(connection)  # an acknowledgement wakes nobody
+                self._look_at = min(self._look_at, now + self._linger)
+                # Between these two an interrupt would break the law, and cannot come: there is no call and no jump.
+                self._held[connection] = now + self._linger
+                self.posted += 1
+                self._look_soon(connection)
+            del self._in_hand[connection]
 
-    def let_go(self, connection: Connection, error: BaseException | None = None) -> None:
-        """Forget a connection that is of no use to a post; it is closed."""
+    def _post_ended(self, how: str) -> None:
+        count = self._ended[how] + 1
+        self._ended[how] = count  # as in hold(): nothing comes between
+        self.posted += 1
+
+    def _look_soon(self, connection: Connection) -> None:
+        """Have it advanced where no event will tell that it is time."""
+        if connection.on_close is None or connection.heard or connection in self._owed:
+            self._fresh.append(connection)  # what it waits for is not watched yet, or has come
+            self.rouse()
+        elif self._closing == "acked":
+            self._fresh.append(connection)  # an acknowledgement wakes nobody
+
+    def let_go(self, message: Message) -> None:
+        """Close what this post has in hand. What it has handed over stays so, even if an interrupt followed at once."""
         with self.lock:
-            if isinstance(error, ConnectError):
-                self.addresses.failed()
-            self._in_hand.discard(connection)
-            self._owed.pop(connection, None)
-            if self._held.pop(connection, None) is not None:  # an interrupt came when it was held already
-                self.posted -= 1
+            for connection in [connection for connection, whose in self._in_hand.items() if whose is message]:
+                if connection not in self._held:
+                    connection.abort()
+                    self._owed.pop(connection, None)
+                del self._in_hand[connection]
             self.rouse()
 
     def drop(self) -> None:
@@ -274,10 +284,29 @@ class Pool:
         if self.closed:
             raise RequestError("this Sender is closed: make another one")
 
-    def has_room(self) -> bool:
-        """Tell whether another connection may be held. Those in hand will be, unless they are closed now."""
+    def has_room(self, message: Message) -> bool:
+        """Tell whether this post's connection may be held. Those in hand will be, unless they are closed now."""
+        if self._queue and self._queue[0] is not message:
+            return False
         coming = 0 if self._closing == "now" else len(self._in_hand)
         return len(self._held) + coming < self._max_held
+
+    def queue(self, message: Message) -> None:
+        """Let this post wait for room; whoever comes later will not overtake it."""
+        with self.lock:
+            if not any(waiting is message for waiting in self._queue):
+                self._queue.append(message)
+
+    def leave_queue(self, message: Message) -> None:
+        """Let the next one have the room, if there is any."""
+        with self.lock:
+            if self._queue:
+                self._queue[:] = [waiting for waiting in self._queue if waiting is not message]
+                self.rouse()
+
+    def quick(self) -> bool:
+        """Tell whether a post may find a spare, and so not wake the driver."""
+        return bool(self._ready)
 
     def crowded(self) -> bool:
         """Tell whether posts are to lend a hand with what is held."""
@@ -285,11 +314,12 @@ class Pool:
 
     def rouse(self) -> None:
         """Let those who wait look again."""
-        if self.asleep:
-            self.asleep = False
-            self.wake()
-        if self.followers:
-            self.notify()
+        with self.lock:
+            if self.asleep:
+                self.asleep = False
+                self.wake()
+            if self.followers:
+                self.notify()
 
     # --- for the driver --------------------------------------------------------------------------------------------
 
@@ -298,10 +328,9 @@ class Pool:
         """How many connections wait for their closing."""
         return len(self._held)
 
-    @property
-    def warm(self) -> bool:
-        """Whether all spares are ready."""
-        return len(self._ready) >= self._spares
+    def warm(self, now: float) -> bool:
+        """Tell whether all spares are ready."""
+        return sum(now < spare.ready_at + _OLDEST for spare in self._ready) >= self._spares
 
     def wants_addresses(self, now: float) -> bool:
         """Tell whether the resolver is to be asked before another spare is opened."""
@@ -325,14 +354,15 @@ class Pool:
 
     def next_time(self, now: float) -> float | None:
         """Return when `work` is due if nothing happens before; None: never. In the past: now."""
-        times = [self._look_at, *self._opening.values()]
-        if self._fresh:
-            times.append(now)
-        if self._missing(now) > 0 and (self._try_at > now or self.addresses.get()):
-            times.append(self._try_at)
-        if self._ready and not self.closed:
-            oldest = self._ready[0].ready_at
-            times.append(oldest + (_AGEING if now < oldest + _AGEING else _OLDEST))
+        with self.lock:
+            times = [self._look_at, *self._opening.values()]
+            if self._fresh:
+                times.append(now)
+            if self._missing(now) > 0 and (self._try_at > now or self.addresses.get()):
+                times.append(self._try_at)
+            if self._ready and not self.closed:
+                oldest = self._ready[0].ready_at
+                times.append(oldest + (_AGEING if now < oldest + _AGEING else _OLDEST))
         first = min(times)
         return None if first == _NEVER else first
 
@@ -358,6 +388,7 @@ class Pool:
 
     def abandon(self) -> None:
         """Close what is held: nobody will wait for it. Not while `work` is at it."""
+        self._abandoned = True
         while self.close_oldest():
             pass
 
@@ -378,13 +409,15 @@ class Pool:
     def _due(self, now: float, most: int | None) -> list[Connection]:
         """Return those whose time has come, and those that have not been looked at yet."""
         with self.lock:
-            due, self._fresh = self._fresh[:most], [] if most is None else self._fresh[most:]
-            due += [connection for connection, at in self._opening.items() if at <= now]
-            if self._look_at <= now and (most is None or len(due) < most):
-                due += [connection for connection, at in self._held.items() if at <= now][:most]
-                if most is None:
-                    self._look_at = min((at for at in self._held.values() if at > now), default=_NEVER)
-            return due
+            due = self._fresh[:]
+            if self._look_at <= now:
+                due += [connection for connection, at in self._held.items() if at <= now]
+            if most is not None:
+                self._fresh = due[most:]  # and what is due stays so
+                return due[:most]
+            self._fresh = []
+            self._look_at = min((at for at in self._held.values() if at > now), default=_NEVER)
+            return due + [connection for connection, at in self._opening.items() if at <= now]
 
     def _go_on(self, connection: Connection, watch: Watch, now: float) -> None:
         with self.lock:
@@ -464,7 +497,8 @@ class Pool:
             ready = self._ready
             old = [spare for spare in ready if now >= spare.ready_at + _OLDEST]
             old = old or ready[: max(0, len(ready) - self._spares)]
-            self._ready = [spare for spare in ready if spare not in old]
+            for spare in old:
+                ready.remove(spare)
         for connection in old:
             self._backoff = _FIRST_BACKOFF
             connection.abort()
@@ -497,22 +531,23 @@ class Pool:
 
     def _settle(self, connection: Connection, error: RawfnfError | None = None, *, cut: bool = False) -> None:
         """Account for a held connection that has been closed; `cut`: by us, before its time."""
-        late = error is not None and error.phase == "send" and error.errno == errno.ETIMEDOUT
+        how = self._how_it_ended(connection, error, cut=cut)
         with self.lock:
-            if self._held.pop(connection, None) is None:
+            if connection not in self._held:
                 return
             self._owed.pop(connection, None)
-            status = connection.status
-            if status is not None:
-                self._answered[status] = self._answered.get(status, 0) + 1
-            elif error is not None and not late:
-                self._reset += 1
-                return
-            elif self._closing == "acked" and connection.delivery == "acked":
-                self._acked += 1
-            elif self._closing == "now" and not (cut or late):
-                self._closed_now += 1
-            else:
-                self._unanswered += 1
-                return
-        self._backoff = _FIRST_BACKOFF
+            count = self._ended.get(how, 0) + 1
+            del self._held[connection]  # as in hold(): nothing comes between
+            self._ended[how] = count
+        if how not in {"unanswered", "reset"}:
+            self._backoff = _FIRST_BACKOFF
+
+    def _how_it_ended(self, connection: Connection, error: RawfnfError | None, *, cut: bool) -> str | int:
+        late = error is not None and error.phase == "send" and error.errno == errno.ETIMEDOUT
+        if connection.status is not None:
+            return connection.status
+        if error is not None and not late:
+            return "reset"
+        if self._closing == "acked" and connection.delivery == "acked":
+            return "acked"
+        return "closed_now" if self._closing == "now" and not (cut or late) else "unanswered"

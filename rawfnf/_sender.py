@@ -14,6 +14,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
+import functools
 import os
 import selectors
 import sys
@@ -46,8 +47,9 @@ if TYPE_CHECKING:
 
 # Connections that a post() looks at, after its bytes have left, where there is no thread to do it.
 _REAPED = 4
-# Seconds that whoever pumps waits at most, with posts coming and without. What is due is seen so much later at worst.
-_NAP, _SLEEP = 0.005, 1.0
+# Seconds that whoever pumps waits at most while spares are ready, with posts coming and without: so much later, at
+# worst, a spare is replaced, or linger ends. An idle minute costs some milliseconds of CPU time for it.
+_NAP, _SLEEP = 0.005, 0.25
 # Seconds that close() gives the thread beyond `linger`: it may be asking the resolver, which cannot be interrupted.
 _THREAD_GRACE = 1.0
 
@@ -70,6 +72,7 @@ class Sender:
         max_held: connections at most that are waiting for their closing; each has a descriptor.
         when_busy: if no spare is ready, or `max_held` are held. "wait": connect now, or wait until one is released,
             within `timeout`, then the oldest is closed. "drop": post() returns False at once; without spares always.
+            Where there is no thread, it is pump() that makes spares and room.
         background: True: a daemon thread, started by the first post() or warm(), opens spares, and closes what is held.
             False: pump() does; without it a held connection is released by a later post(), flush() or close(). None:
             True if there are spares.
@@ -153,8 +156,10 @@ class Sender:
             handed = self._post(message)
         except BaseException as error:
             self._pool.fail()
-            if message is not None and isinstance(error, (ConnectError, RequestError)):
-                _rewind(message)
+            if message is not None:
+                self._pool.let_go(message)
+                if isinstance(error, (ConnectError, RequestError)):
+                    _rewind(message)
             raise
         if not handed:
             _rewind(message)
@@ -174,7 +179,8 @@ class Sender:
             self._start()
             if pool.addresses.stale(now):
                 _renew(pool, self._route, until)
-            if not self._pump.wait_until(lambda: pool.closed or pool.warm, until):
+            self._pump.pump()  # so that a spare which the server has closed is not taken for one
+            if not self._pump.wait_until(lambda: pool.closed or pool.warm(monotonic()), until):
                 raise self._not_warm()
         pool.raise_if_closed()
 
@@ -185,7 +191,7 @@ class Sender:
             Seconds until it wants to be called again if nothing arrives before; None: when something arrives.
 
         Raises:
-            OSError: out of descriptors.
+            ConnectError: out of descriptors.
 
         """
         if self._pool.closed:
@@ -216,7 +222,7 @@ class Sender:
     def __del__(self) -> None:
         pump = getattr(self, "_pump", None)  # None: the constructor raised
         if pump is not None and pump.forsake():
-            told = f"unclosed {self!r}: close() it, or use it in a with statement"
+            told = f"unclosed Sender for {self._route.where}: close() it, or use it in a with statement"
             warnings.warn(told, ResourceWarning, source=self)  # noqa: B028  # no frame below is to blame: `source` is
 
     # --- one post --------------------------------------------------------------------------------------------------
@@ -232,7 +238,7 @@ class Sender:
     def _post(self, message: Message) -> bool:
         """Post on a spare if one is ready."""
         pool = self._pool
-        while (spare := pool.take(now := monotonic())) is not None:
+        while (spare := pool.take(message, now := monotonic())) is not None:
             try:
                 self._send(spare, message, now)
             except ConnectError:  # the server was faster, and the spare took no byte
@@ -245,7 +251,10 @@ class Sender:
         if self._drops:
             pool.drop()
             return False
-        self._post_anew(message, now)
+        try:
+            self._post_anew(message, now)
+        finally:
+            pool.leave_queue(message)
         if pool.held and not self._pump.threaded:
             self._pump.reap(_REAPED)
         return True
@@ -255,24 +264,27 @@ class Sender:
         pool = self._pool
         until = pool.deadline(now)
         while True:
+            pool.raise_if_closed()
             if pool.addresses.stale(now):
                 _renew(pool, self._route, until)
-            spare = pool.take(now)
-            connection = spare or pool.connect(now)
+            spare = pool.take(message, now)
+            connection = spare or pool.connect(message, now)
             try:
                 if connection is not None:
                     self._send(connection, message, now)
                     return pool.addresses.worked(connection.address)
-                self._wait_for_room(until)
+                self._wait_for_room(message, until)
             except ConnectError:
                 if spare is None:
+                    pool.addresses.failed()
                     raise
             now = monotonic()
 
-    def _wait_for_room(self, until: float | None) -> None:
-        """Wait until a held connection is released; then close the oldest."""
+    def _wait_for_room(self, message: Message, until: float | None) -> None:
+        """Wait until a held connection is released; in the end close the oldest."""
         pool, origin = self._pool, self._route.origin
-        if self._pump.wait_until(lambda: pool.closed or pool.has_room(), until) or self._pump.close_oldest():
+        pool.queue(message)
+        if self._pump.wait_until(lambda: pool.closed or pool.has_room(message), until) or self._pump.close_oldest():
             return
         late = TimeoutError(errno.ETIMEDOUT, "timed out")
         raise ConnectError(
@@ -291,11 +303,10 @@ class Sender:
             wait = connection.advance(hold=hold)
             if wait is not None:
                 self._send_on(connection, wait, hold=hold)
-            self._pool.hold(connection, now)
-        except BaseException as error:
-            connection.abort()
-            self._pool.let_go(connection, error)
+        except ConnectError:  # another connection may do; what else is raised, post() clears up after
+            self._pool.let_go(message)
             raise
+        self._pool.hold(connection, now)
 
     def _send_on(self, connection: Connection, wait: Wait | None, *, hold: bool) -> None:
         """Wait until all is handed over, or what is left of it is the thread's."""
@@ -359,6 +370,10 @@ def _renew(pool: Pool, route: Route, until: float | None) -> None:
         pool.addresses.postpone(monotonic())
 
 
+# No thread's ident: the background thread is about to lead.
+_STARTING = -1
+
+
 class _Watch:
     """A selector that another thread can wake, and what is registered with it."""
 
@@ -375,28 +390,36 @@ class _Watch:
     def set(self, connection: Connection, wait: Wait) -> None:
         """Wait for these events of the connection, and for no others."""
         events = selectors.EVENT_READ * wait.readable | selectors.EVENT_WRITE * wait.writable
-        before = self._events.get(connection, 0)
-        if events == before:
+        if events == self._events.get(connection, 0):
             return
-        if before:
-            self.forget(connection)
+        self.forget(connection)
         if events:
-            # Where the system refuses (epoll: ENOSPC), the connection is looked at when its time has come.
-            with contextlib.suppress(OSError):
-                self._selector.register(connection.fileno(), events, connection)
+            connection.on_close = self.forget
+            descriptor = connection.fileno()
+            if descriptor in self._selector.get_map():  # of one that a post was closing while we forgot it
+                self._selector.unregister(descriptor)
+            try:
+                self._selector.register(descriptor, events, connection)
+            except OSError:  # epoll: ENOSPC, say. The connection is looked at when its time has come
+                connection.on_close = None
+            else:
                 self._events[connection] = events
-                connection.on_close = self.forget
 
     def forget(self, connection: Connection) -> None:
         """Wait no more for this connection. Before its descriptor is closed: a forked copy would keep it registered."""
-        connection.on_close = None
-        if self._events.pop(connection, None) is not None:
-            self._selector.unregister(connection.fileno())
+        if connection.on_close is not None:
+            with contextlib.suppress(KeyError, ValueError):  # closed meanwhile, by close() in another thread
+                self._selector.unregister(connection.fileno())
+            self._events.pop(connection, None)
+            connection.on_close = None
 
-    def select(self, seconds: float) -> list[Connection]:
-        """Wait for an event; return the connections that have one."""
-        keys = [key for key, _ in self._selector.select(seconds)]
-        if any(key.data is None for key in keys):
+    def select(self, seconds: float, *, leads: bool = False) -> list[Connection]:
+        """Wait for an event; return the connections that have one. A wake-up is for the one who leads."""
+        try:
+            keys = [key for key, _ in self._selector.select(seconds)]
+        except ValueError:  # closed meanwhile, by close() in another thread
+            return []
+        if leads and any(key.data is None for key in keys):
             self._waker.drain()
         return [key.data for key in keys if key.data is not None]
 
@@ -406,6 +429,7 @@ class _Watch:
 
     def close(self) -> None:
         """Close the descriptors; in a forked child, its copies of them."""
+        self._events.clear()
         self._selector.close()
         self._waker.close()
 
@@ -420,10 +444,11 @@ class _Pump:
         self._thread: threading.Thread | None = None
         self._watch: _Watch | None = None
         self._working = threading.RLock()  # one at a time; never held while waiting
-        self._at_work = False
+        self._worker: int | None = None  # the thread that works
+        self._close_later = False  # it is to close when its work is done
         self._changed = threading.Condition(pool.lock)
         pool.notify = self._changed.notify_all
-        self._led = False  # somebody waits in the selector
+        self._leader: int | None = None  # the thread that waits in the selector
         self._seen = 0  # posts
         self._ended = False
 
@@ -433,23 +458,31 @@ class _Pump:
         """Wait for a fact about the pool, and pump meanwhile if nobody else does; False if it took too long."""
         if not fact():
             self.pump()  # what has come already counts, even where there is no time to wait
-        while True:
+            self._pool.rouse()  # whoever leads may not know yet of what we wait for
+        while not fact() and self._worker != threading.get_ident():  # in the middle of our own work it cannot come true
+            if until is not None and monotonic() >= until:
+                break
+            self._wait(fact, until)
+        return fact()
+
+    def _wait(self, fact: Callable[[], bool], until: float | None) -> None:
+        """Lead, or follow, for one turn."""
+        me, before = threading.get_ident(), self._leader
+        try:
             with self._pool.lock:
-                if fact():
-                    return True
-                if until is not None and monotonic() >= until:
-                    return False
-                if self._led:
-                    self._follow(until)
-                    continue
-                self._led = True
-            try:
-                self._turn(until)
-            finally:
-                self._lead_no_more()
+                before = self._leader
+                if before not in {None, me}:  # it is ourselves where a finalizer or signal handler waits
+                    return None if fact() else self._follow(until)
+                self._leader = me
+            self._turn(until)
+        finally:
+            if self._leader == me:
+                if before is None:
+                    self._lead_no_more()
+                elif self._watch is not None:
+                    self._watch.wake()  # we have taken wake-ups of our own interrupted wait
 
     def _follow(self, until: float | None) -> None:
-        self._pool.rouse()  # whoever leads may not know yet of what we wait for
         self._pool.followers += 1
         try:
             self._changed.wait(seconds_until(until))
@@ -458,7 +491,7 @@ class _Pump:
 
     def _lead_no_more(self) -> None:
         with self._pool.lock:
-            self._led = False
+            self._leader = None
             if self._ended and self._watch is not None:
                 self._watch.close()
             self._changed.notify_all()
@@ -467,14 +500,19 @@ class _Pump:
         """Wait until something happens or is due, at most until then, and do what there is to do."""
         watch, pool = self._watched(), self._pool
         with pool.lock:
+            if self._ended:
+                return
             times = [time for time in (pool.next_time(monotonic()), until) if time is not None]
             # A post on a spare does not wake us, which would take longer than its send(): we look by ourselves.
-            nap = _SLEEP if pool.posted == self._seen else _NAP
+            if pool.posted != self._seen:
+                times.append(monotonic() + _NAP)
+            elif pool.quick():
+                times.append(monotonic() + _SLEEP)
             self._seen = pool.posted
-            seconds = min(seconds_until(min(times, default=None)), nap)
+            seconds = seconds_until(min(times, default=None))
             pool.asleep = seconds > 0  # what happened before this line has been seen; what happens now, wakes us
         try:
-            stirred = watch.select(seconds)
+            stirred = watch.select(seconds, leads=True)
         finally:
             pool.asleep = False
         self._work(watch, stirred)
@@ -482,9 +520,12 @@ class _Pump:
     def _watched(self) -> _Watch:
         with self._pool.lock:
             if self._watch is None:
-                self._watch = _Watch()
+                try:
+                    self._watch = _Watch()
+                except OSError as error:  # out of descriptors
+                    raise not_prepared(error) from error
                 self._pool.wake = self._watch.wake
-                _flush_in_worker()
+                _flush_in_worker(os.getpid())
             return self._watch
 
     # --- working
@@ -493,13 +534,15 @@ class _Pump:
         self, watch: _Watch, stirred: Iterable[Connection], *, most: int | None = None, opening: bool = True
     ) -> None:
         with self._working:
-            if self._at_work:  # a finalizer or signal handler posts, or flushes, in the middle of this
+            if self._worker is not None:  # a finalizer or signal handler posts, or flushes, in the middle of this
                 return
-            self._at_work = True
             try:
+                self._worker = threading.get_ident()
                 self._pool.work(watch, stirred, monotonic(), most=most, opening=opening)
             finally:
-                self._at_work = False
+                self._worker = None
+            if self._close_later:
+                self.close(0.0)
         if self._pool.followers:
             with self._pool.lock:
                 self._changed.notify_all()
@@ -533,28 +576,30 @@ class _Pump:
     def start(self) -> None:
         """Start the thread, if this is possible now: otherwise the posts do its work, and the next one tries again."""
         with self._pool.lock:
-            if self._led or self._ended:
+            if self._leader is not None or self._ended:
                 return
-            self._led = True
+            self._leader = _STARTING
         try:
             self._watched()
-            thread = threading.Thread(target=self._run, name="rawfnf", daemon=True)
-            thread.start()
+            self._thread = threading.Thread(target=self._run, name="rawfnf", daemon=True)
+            self.threaded = True
+            self._thread.start()
         except (OSError, RuntimeError):  # out of descriptors, or of threads; or the interpreter is about to exit
+            self._thread, self.threaded = None, False
             self._lead_no_more()
-            return
-        self._thread, self.threaded = thread, True
 
     def _run(self) -> None:
+        self._leader = threading.get_ident()
         try:
             while not self._ended:
                 self._resolve()
                 self._turn(None)
         finally:
-            self.threaded = False
-            with self._working:
-                self._pool.close()
-                self._pool.abandon()
+            self.threaded = False  # should it be a defect that ends us, the next post starts another thread
+            if self._ended:
+                with self._working:
+                    self._pool.close()
+                    self._pool.abandon()
             self._lead_no_more()
 
     def _resolve(self) -> None:
@@ -568,10 +613,14 @@ class _Pump:
 
     def close(self, linger: float) -> None:
         """Flush for at most `linger` seconds, then close whatever is open, and end the thread."""
+        if self._worker == threading.get_ident():  # a signal handler interrupts our own work, which goes on with it
+            self._close_later = self._pool.closed = True
+            return
         with self._working:
             self._pool.close()
         try:
-            self.wait_until(lambda: not self._pool.held, monotonic() + linger)
+            with contextlib.suppress(ConnectError):  # out of descriptors to wait with
+                self.wait_until(lambda: not self._pool.held, monotonic() + linger)
         finally:
             with self._working:
                 self._pool.abandon()
@@ -594,7 +643,7 @@ class _Pump:
             if self._ended:
                 return
             self._ended = True
-            if self._led:
+            if self._leader is not None:
                 self._pool.rouse()  # whoever leads closes the selector
             elif self._watch is not None:
                 self._watch.close()
@@ -616,7 +665,8 @@ def _close_all() -> None:
         sender.close()
 
 
-def _flush_in_worker() -> None:
+@functools.cache  # once in a process
+def _flush_in_worker(_pid: int) -> None:
     """See to it that a worker of multiprocessing flushes when it ends: before Python 3.13 it skips atexit."""
     process = sys.modules.get("multiprocessing.process")
     if process is not None and process.parent_process() is not None:

@@ -43,8 +43,6 @@ _RESET_ON_CLOSE = (1).to_bytes(_INT, sys.byteorder) + bytes(_INT)
 _CONNECTED = (0, errno.EISCONN)
 _IN_PROGRESS = (errno.EINPROGRESS, errno.EALREADY, errno.EWOULDBLOCK, getattr(errno, "WSAEINVAL", errno.EALREADY))
 
-_Poll = getattr(select, "poll", None)  # Windows has none
-
 TELLS_UNACKED = sys.platform == "linux"
 
 RECEIVE = 64 * 1024  # bytes asked of the kernel at a time
@@ -216,12 +214,11 @@ def looks(sock: socket.SocketType) -> Callable[[int], object]:
 
     It is poll(), made ahead: a recv() that finds nothing raises, which takes longer than the system call.
     """
-    if _Poll is None:
+    if sys.platform == "win32":  # which has no poll()
         return lambda _: True
-    poll = _Poll()
+    poll = select.poll()
     poll.register(sock.fileno(), select.POLLIN)
-    look: Callable[[int], object] = poll.poll
-    return look
+    return poll.poll
 
 
 def unacked_bytes(sock: socket.SocketType) -> int | None:
