@@ -261,12 +261,13 @@ class Pool:
     def let_go(self, message: Message) -> None:
         """Close what this post has in hand. What it has handed over stays so, even if an interrupt followed at once."""
         with self.lock:
+            self.leave_queue(message)
             for connection in [connection for connection, whose in self._in_hand.items() if whose is message]:
                 if connection not in self._held:
                     connection.abort()
                     self._owed.pop(connection, None)
                 del self._in_hand[connection]
-            self.rouse()
+                self.rouse()
 
     def drop(self) -> None:
         """Account for a post that nothing was sent of."""
@@ -299,8 +300,8 @@ class Pool:
 
     def leave_queue(self, message: Message) -> None:
         """Let the next one have the room, if there is any."""
-        with self.lock:
-            if self._queue:
+        if self._queue:
+            with self.lock:
                 self._queue[:] = [waiting for waiting in self._queue if waiting is not message]
                 self.rouse()
 

@@ -247,38 +247,37 @@ class Sender:
                 self._pump.reap(_REAPED)
             return True
         self._start()
-        pool.rouse()  # there are too few spares
+        if self._spares:
+            pool.rouse()  # there are too few
         if self._drops:
             pool.drop()
             return False
-        try:
-            self._post_anew(message, now)
-        finally:
-            pool.leave_queue(message)
+        self._post_anew(message, now)
         if pool.held and not self._pump.threaded:
             self._pump.reap(_REAPED)
         return True
 
     def _post_anew(self, message: Message, now: float) -> None:
-        """Post on a connection of its own, or on a spare that has come meanwhile."""
+        """Post on a connection of its own, or on a spare that has come while we waited for room."""
         pool = self._pool
-        until = pool.deadline(now)
-        while True:
+        if pool.addresses.stale(now):
             pool.raise_if_closed()
-            if pool.addresses.stale(now):
-                _renew(pool, self._route, until)
-            spare = pool.take(message, now)
-            connection = spare or pool.connect(message, now)
-            try:
-                if connection is not None:
-                    self._send(connection, message, now)
-                    return pool.addresses.worked(connection.address)
-                self._wait_for_room(message, until)
-            except ConnectError:
-                if spare is None:
-                    pool.addresses.failed()
-                    raise
+            _renew(pool, self._route, pool.deadline(now))
+        while (connection := pool.connect(message, now)) is None:
+            self._wait_for_room(message, pool.deadline(now))
             now = monotonic()
+            if (spare := pool.take(message, now)) is not None:
+                pool.leave_queue(message)
+                with contextlib.suppress(ConnectError):  # it took no byte
+                    self._send(spare, message, now)
+                    return
+        pool.leave_queue(message)
+        try:
+            self._send(connection, message, now)
+        except ConnectError:
+            pool.addresses.failed()
+            raise
+        pool.addresses.worked(connection.address)
 
     def _wait_for_room(self, message: Message, until: float | None) -> None:
         """Wait until a held connection is released; in the end close the oldest."""
