@@ -6,7 +6,7 @@ import functools
 
 import h11
 
-# What is read of an answer's content before it counts as complete, in bytes: enough for any status page, so that the
+# What is read behind an answer's head before it counts as complete, in bytes: enough for any status page, so that the
 # server ends the connection itself; bounded, so that an endless answer does not hold the sender.
 DISCARDED = 64 * 1024
 _PIECE = 1024
@@ -56,8 +56,12 @@ class Answer:
         # came at once.
         try:
             for start in range(0, len(data) or 1, _PIECE):
-                self._reader.receive_data(data[start : start + _PIECE])
+                piece = data[start : start + _PIECE]
+                if self.status is not None:
+                    self._discarded += len(piece)  # as it came: a chunk of one byte is six
+                self._reader.receive_data(piece)
                 self._read()
+                self.complete = self.complete or self._discarded >= DISCARDED
         except h11.RemoteProtocolError as error:
             if self.status is None:
                 why = f"it sent what is no HTTP/1 response ({error})" if data else "it closed without an answer"
@@ -72,8 +76,5 @@ class Answer:
     def _note(self, event: object) -> None:
         if isinstance(event, h11.Response):
             self.status = event.status_code
-        elif isinstance(event, h11.Data):
-            self._discarded += len(event.data)
-            self.complete = self._discarded >= DISCARDED
-        elif not isinstance(event, h11.InformationalResponse):  # EndOfMessage, or ConnectionClosed behind it
+        elif not isinstance(event, (h11.InformationalResponse, h11.Data)):  # EndOfMessage; ConnectionClosed behind it
             self.complete = True

@@ -223,9 +223,8 @@ class Connection:
         """Status of the final response; None until its head is there."""
         return None if self._answer is None else self._answer.status
 
-    @property
     def heard(self) -> bool:
-        """Whether something of an answer, or of the peer's end, has been read already: no event will tell of it."""
+        """Tell whether something of an answer, or of the peer's end, has been read: no event will tell."""
         return self._answer is not None or self._eof
 
     def stirred(self) -> bool:
@@ -491,7 +490,13 @@ class Connection:
 
     def _load(self) -> bool:
         """Put the next slice of the request into `_out`; False when there is none."""
-        piece = self._piece or self._next_piece()
+        piece: bytes | memoryview
+        if self._piece:
+            piece = self._piece
+        elif self._pieces:
+            piece, self._pieces = self._pieces[0], self._pieces[1:]
+        else:
+            piece = self._next_of_stream()
         if self._tls is None:
             self._out = piece
             self._unloaded = bool(self._pieces) or self._stream is not None
@@ -512,11 +517,8 @@ class Connection:
         self._out = self._tls.flight()
         return bool(self._out)
 
-    def _next_piece(self) -> bytes | memoryview:
-        """Return the request's next piece, nothing at its end."""
-        if self._pieces:
-            piece, self._pieces = self._pieces[0], self._pieces[1:]
-            return piece
+    def _next_of_stream(self) -> bytes:
+        """Return what the stream gives next, nothing at its end."""
         if self._stream is None:
             return _NOTHING
         try:

@@ -108,7 +108,9 @@ class Addresses:
 
     def renew(self, found: tuple[_tcp.Address, ...], now: float) -> None:
         """Take in what the resolver said."""
-        self._found, self._until = found, now + _RESOLVED_FOR
+        front, self._found, self._until = self._found[:1], found, now + _RESOLVED_FOR
+        if front:
+            self.worked(front[0])
 
     def postpone(self, now: float) -> None:
         """Go on with what is known: the resolver is out of order."""
@@ -200,7 +202,6 @@ class Pool:
                 self._in_hand[connection] = message
                 del ready[-1]
             if not connection.stirred() or connection.advance() is not None:
-                connection.deadline = self.deadline(now)
                 return connection
             self.let_go(message)  # the server has closed it, or spoken on it
         return None
@@ -242,21 +243,17 @@ class Pool:
                 # Between these two an interrupt would break the law, and cannot come: there is no call and no jump.
                 self._held[connection] = now + self._linger
                 self.posted += 1
-                self._look_soon(connection)
+                if connection.on_close is None or connection.heard() or connection in self._owed:
+                    self._fresh.append(connection)  # what it waits for is not watched yet, or has come
+                    self.rouse()
+                elif self._closing == "acked":
+                    self._fresh.append(connection)  # an acknowledgement wakes nobody
             del self._in_hand[connection]
 
     def _post_ended(self, how: str) -> None:
         count = self._ended[how] + 1
         self._ended[how] = count  # as in hold(): nothing comes between
         self.posted += 1
-
-    def _look_soon(self, connection: Connection) -> None:
-        """Have it advanced where no event will tell that it is time."""
-        if connection.on_close is None or connection.heard or connection in self._owed:
-            self._fresh.append(connection)  # what it waits for is not watched yet, or has come
-            self.rouse()
-        elif self._closing == "acked":
-            self._fresh.append(connection)  # an acknowledgement wakes nobody
 
     def let_go(self, message: Message) -> None:
         """Close what this post has in hand. What it has handed over stays so, even if an interrupt followed at once."""
@@ -540,6 +537,8 @@ class Pool:
             count = self._ended.get(how, 0) + 1
             del self._held[connection]  # as in hold(): nothing comes between
             self._ended[how] = count
+            if not self._held:
+                self._look_at = _NEVER
         if how not in {"unanswered", "reset"}:
             self._backoff = _FIRST_BACKOFF
 

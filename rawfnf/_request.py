@@ -156,7 +156,8 @@ class Request:
         if whole is None:
             return self._stream(cast("BinaryIO | Iterable[Buffer]", data), params, headers, path)
         content_type, body = whole
-        return Message(self._method, _joined(self._head(content_type, len(body), params, headers, path), body), None)
+        head = self._head(content_type, len(body), params, headers, path)
+        return Message(self._method, (head + body,) if len(body) <= PIECE else (head, body), None)
 
     def _stream(
         self, data: BinaryIO | Iterable[Buffer], params: Params | None, headers: Fields | None, path: str | None
@@ -164,7 +165,7 @@ class Request:
         if hasattr(data, "read"):
             here, length, start, rest = _file(data)
             if length is not None:
-                pieces = _joined(self._head(None, length, params, headers, path), start)
+                pieces = (self._head(None, length, params, headers, path) + start,)
                 rewind = functools.partial(cast("BinaryIO", data).seek, here)
                 return Message(self._method, pieces, rest if len(start) < length else None, rewind)
             items: Iterable[Buffer] = itertools.chain((start,), rest)
@@ -227,10 +228,6 @@ def _whole(data: Data | None, json: object) -> tuple[bytes | None, bytes | memor
     raise RequestError(
         f"data cannot be {type(data).__name__}: pass bytes, str, a mapping, pairs, a binary file, an iterable of bytes"
     )
-
-
-def _joined(head: bytes, body: bytes | memoryview) -> tuple[bytes | memoryview, ...]:
-    return (b"".join((head, body)),) if len(body) <= PIECE else (head, body)
 
 
 def _octets(data: object) -> memoryview | None:

@@ -152,7 +152,10 @@ class Sender:
         """
         message = None
         try:
-            message = self._message(data, json, params, headers, path)
+            try:
+                message = self._request.message(data, json=json, params=params, headers=headers, path=path)
+            except (OSError, ImportError) as error:
+                raise not_prepared(error) from error
             handed = self._post(message)
         except BaseException as error:
             self._pool.fail()
@@ -227,14 +230,6 @@ class Sender:
 
     # --- one post --------------------------------------------------------------------------------------------------
 
-    def _message(
-        self, data: Data | None, json: object, params: Params | None, headers: Fields | None, path: str | None
-    ) -> Message:
-        try:
-            return self._request.message(data, json=json, params=params, headers=headers, path=path)
-        except (OSError, ImportError) as error:
-            raise not_prepared(error) from error
-
     def _post(self, message: Message) -> bool:
         """Post on a spare if one is ready."""
         pool = self._pool
@@ -296,6 +291,7 @@ class Sender:
 
     def _send(self, connection: Connection, message: Message, now: float) -> None:
         """Send as much as is the caller's to wait for, and account for it."""
+        connection.deadline = None if self._timeout is None else now + self._timeout  # a spare had one of its own
         connection.give(message, closing=self._closing, linger=self._linger)
         hold = self._closing != "now"
         try:
