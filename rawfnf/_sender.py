@@ -120,6 +120,7 @@ class Sender:
             )
         except (OSError, ImportError) as error:
             raise not_prepared(error) from error
+        self._named = not self._route.known  # a name, whose addresses may change
         self._start_empty()
         _senders.add(self)
 
@@ -179,7 +180,8 @@ class Sender:
         pool, now = self._pool, monotonic()
         until = pool.deadline(now)
         if self._spares and not pool.closed:
-            self._start()
+            if self._threaded:
+                self._pump.start()
             if pool.addresses.stale(now):
                 _renew(pool, self._route, until)
             self._pump.pump()  # so that a spare which the server has closed is not taken for one
@@ -199,7 +201,8 @@ class Sender:
         """
         if self._pool.closed:
             return None
-        self._start()
+        if self._threaded:
+            self._pump.start()
         return self._pump.pump()
 
     def flush(self, timeout: float | None = None) -> bool:
@@ -232,18 +235,19 @@ class Sender:
 
     def _post(self, message: Message) -> bool:
         """Post on a spare if one is ready."""
-        pool = self._pool
-        while (spare := pool.take(message, now := monotonic())) is not None:
+        pool, now = self._pool, monotonic()
+        while self._spares and (spare := pool.take(message, now)) is not None:
             try:
                 self._send(spare, message, now)
             except ConnectError:  # the server was faster, and the spare took no byte
+                now = monotonic()
                 continue
             if pool.crowded() and not self._pump.threaded:
                 self._pump.reap(_REAPED)
             return True
-        self._start()
-        if self._spares:
-            pool.rouse()  # there are too few
+        if self._threaded:
+            self._pump.start()
+            pool.rouse()  # there are too few spares
         if self._drops:
             pool.drop()
             return False
@@ -253,31 +257,43 @@ class Sender:
         return True
 
     def _post_anew(self, message: Message, now: float) -> None:
-        """Post on a connection of its own, or on a spare that has come while we waited for room."""
+        """Post on a connection of its own."""
         pool = self._pool
-        if pool.addresses.stale(now):
+        if self._named and pool.addresses.stale(now):
             pool.raise_if_closed()
             _renew(pool, self._route, pool.deadline(now))
-        while (connection := pool.connect(message, now)) is None:
-            self._wait_for_room(message, pool.deadline(now))
+        connection = pool.connect(message, now)
+        if connection is None:
+            connection = self._connection_in_turn(message, now)
             now = monotonic()
-            if (spare := pool.take(message, now)) is not None:
-                pool.leave_queue(message)
-                with contextlib.suppress(ConnectError):  # it took no byte
-                    self._send(spare, message, now)
-                    return
-        pool.leave_queue(message)
+        spare = connection.state == "ready"
         try:
             self._send(connection, message, now)
         except ConnectError:
+            if spare:  # it took no byte
+                return self._post_anew(message, now)
             pool.addresses.failed()
             raise
-        pool.addresses.worked(connection.address)
+        if self._named:
+            pool.addresses.worked(connection.address)
+        return None
+
+    def _connection_in_turn(self, message: Message, now: float) -> Connection:
+        """Return a connection, if possible a spare, once there is room for it and those before us have theirs."""
+        pool, connection = self._pool, None
+        pool.queue(message)
+        try:
+            while connection is None:
+                self._wait_for_room(message, pool.deadline(now))
+                now = monotonic()
+                connection = pool.take(message, now) or pool.connect(message, now)
+        finally:
+            pool.leave_queue(message)
+        return connection
 
     def _wait_for_room(self, message: Message, until: float | None) -> None:
         """Wait until a held connection is released; in the end close the oldest."""
         pool, origin = self._pool, self._route.origin
-        pool.queue(message)
         if self._pump.wait_until(lambda: pool.closed or pool.has_room(message), until) or self._pump.close_oldest():
             return
         late = TimeoutError(errno.ETIMEDOUT, "timed out")
@@ -325,10 +341,6 @@ class Sender:
             max_held=self._max_held,
         )
         self._pump = _Pump(self._pool, self._route)
-
-    def _start(self) -> None:
-        if self._threaded and not self._pump.threaded:
-            self._pump.start()
 
     def _not_warm(self) -> ConnectError:
         failure = self._pool.last_failure
@@ -570,6 +582,8 @@ class _Pump:
 
     def start(self) -> None:
         """Start the thread, if this is possible now: otherwise the posts do its work, and the next one tries again."""
+        if self.threaded:
+            return
         with self._pool.lock:
             if self._leader is not None or self._ended:
                 return
