@@ -62,6 +62,7 @@ _WHILE: dict[str, tuple[str, str]] = {
     "ready": ("send", "sending to {} failed"),
     "sending": ("send", "sending to {} failed"),
     "closing": ("close", "waiting for {} to acknowledge or answer failed"),
+    "closed": ("send", "sending to {} failed"),  # by a fork in the middle: the connection is the parent's
 }
 
 

@@ -9,7 +9,7 @@ Theory of operation. A connection is in one of four places, and whoever has it t
 
 The places and the counters change under `lock`, a few lines at a time, and no connection is advanced while it is held:
 a TLS handshake takes a millisecond, which no post is to wait. It is an RLock, because a finalizer or a signal handler
-may post in the middle of anything.
+may post in the middle of anything; for the same reason loops go over copies.
 
 The law of conservation holds whenever the lock is free:
 posted == sum(answered.values()) + acked + closed_now + unanswered + reset + held.
@@ -174,7 +174,7 @@ class Pool:
             ended = self._ended
             return Stats(
                 self.posted,
-                {status: posts for status, posts in ended.items() if isinstance(status, int)},
+                {status: posts for status, posts in list(ended.items()) if isinstance(status, int)},
                 ended["acked"],
                 ended["closed_now"],
                 ended["unanswered"],
@@ -259,7 +259,7 @@ class Pool:
         """Close what this post has in hand. What it has handed over stays so, even if an interrupt followed at once."""
         with self.lock:
             self.leave_queue(message)
-            for connection in [connection for connection, whose in self._in_hand.items() if whose is message]:
+            for connection in [connection for connection, whose in list(self._in_hand.items()) if whose is message]:
                 if connection not in self._held:
                     connection.abort()
                     self._owed.pop(connection, None)
@@ -409,13 +409,13 @@ class Pool:
         with self.lock:
             due = self._fresh[:]
             if self._look_at <= now:
-                due += [connection for connection, at in self._held.items() if at <= now]
+                due += [connection for connection, at in list(self._held.items()) if at <= now]
             if most is not None:
                 self._fresh = due[most:]  # and what is due stays so
                 return due[:most]
             self._fresh = []
-            self._look_at = min((at for at in self._held.values() if at > now), default=_NEVER)
-            return due + [connection for connection, at in self._opening.items() if at <= now]
+            self._look_at = min((at for at in list(self._held.values()) if at > now), default=_NEVER)
+            return due + [connection for connection, at in list(self._opening.items()) if at <= now]
 
     def _go_on(self, connection: Connection, watch: Watch, now: float) -> None:
         with self.lock:

@@ -107,7 +107,7 @@ class Sender:
         self._timeout = checked_timeout(timeout)
         self._spares = _checked_count(spares, "spares", 0)
         self._max_held = _checked_count(max_held, "max_held", 1)
-        if when_busy not in {"wait", "drop"}:
+        if not isinstance(when_busy, str) or when_busy not in {"wait", "drop"}:
             raise RequestError(f"when_busy must be 'wait' or 'drop', not {when_busy!r}")
         if background is not None and not isinstance(background, bool):
             raise RequestError(f"background must be True, False or None, not {background!r}")
@@ -331,7 +331,7 @@ class Sender:
 
     # --- life ------------------------------------------------------------------------------------------------------
 
-    def _start_empty(self) -> None:
+    def _start_empty(self, *, closed: bool = False) -> None:
         self._pool = Pool(
             self._route,
             closing=self._closing,
@@ -340,6 +340,7 @@ class Sender:
             spares=self._spares,
             max_held=self._max_held,
         )
+        self._pool.closed = closed
         self._pump = _Pump(self._pool, self._route)
 
     def _not_warm(self) -> ConnectError:
@@ -687,7 +688,7 @@ def _flush_in_worker(_pid: int) -> None:
 def _start_empty_in_child() -> None:
     for sender in list(_senders):
         inherited = sender._pump  # noqa: SLF001  # this is Sender's own file
-        sender._start_empty()  # noqa: SLF001
+        sender._start_empty(closed=sender._pool.closed)  # noqa: SLF001
         inherited.desert()
 
 
