@@ -30,7 +30,7 @@ def terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - t
 
 
 def main() -> int:
-    """Return the exit status: 0, 1 (--flat: not flat), 2 (a bad start, or a promise of delivery that was broken)."""
+    """Return the exit status: 0, 1 (a number to reach was missed by --flat and the like), or 2 (see results.py)."""
     options = parse(sys.argv[1:])
     if packages := missing(options):
         print(f"bench needs {', '.join(packages)}: pip install -e '.[bench]'", file=sys.stderr)

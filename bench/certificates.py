@@ -15,12 +15,12 @@ class Certificates(NamedTuple):
     server: Path  # key and chain
 
 
-def issue(folder: Path) -> Certificates:
-    """Write fresh certificates for 127.0.0.1 into `folder`."""
+def issue(folder: Path, *addresses: str) -> Certificates:
+    """Write fresh certificates for these addresses into `folder`."""
     import trustme  # needed by TLS scenarios only, and takes a while to import
 
     made = Certificates(folder / "authority.pem", folder / "server.pem")
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(made.authority))
-    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(made.server))
+    authority.issue_cert(*addresses).private_key_and_cert_chain_pem.write_to_path(str(made.server))
     return made

@@ -1,7 +1,7 @@
 """Every way of posting that is compared, each written the way its own documentation would write it.
 
 A contender is a function of a `Target`; what can be prepared once (a Session, a TLS context) it prepares there, and
-returns the function whose calls are timed.
+returns the function whose calls are timed: alone, or with what it has to do around these calls, as a `Way`.
 """
 # The packages are imported where they are used: a worker is to load none but its own contender's.
 
@@ -20,10 +20,16 @@ from .payload import Body, Payload, compact_json, spaced_json
 if TYPE_CHECKING:
     import rawfnf
 
-Post = Callable[[Body], "rawfnf.Receipt | None"]
+    from .scenarios import Scenario
+
+Post = Callable[[Body], "rawfnf.Receipt | bool | None"]
 
 # Longer than the slowest scenario's answer (5 s): "answered" is to be given the chance to be it.
 LINGER = 10.0
+# More than a Sender ever has to hold here (1,200 in works-5s): none is to wait until one is released.
+MOST_HELD = 4096
+# Connections that the thread keeps open: at 1,000 posts a second they cover it while it cannot run for 16 ms.
+THREAD_SPARES = 16
 # Read timeout of the requests trick; urllib3 hands it to poll(), which rounds it up to one millisecond.
 TRICK_TIMEOUT = (None, 0.00001)
 
@@ -41,6 +47,23 @@ class Target(NamedTuple):
     def context(self) -> ssl.SSLContext | None:
         """Return a TLS client context that trusts the embedded receiver; None on plain TCP."""
         return ssl.create_default_context(cafile=self.cafile) if self.tls else None
+
+
+def nothing() -> None:
+    """Do nothing."""
+
+
+class Way(NamedTuple):
+    """A prepared contender, with what it does around the calls that are timed."""
+
+    post: Post
+    between: Callable[[], None] = nothing  # before each post, not timed
+    sender: rawfnf.Sender | None = None  # keeps books, which are compared with what arrived
+
+
+def no_post(target: Target) -> Post:  # noqa: ARG001 - as all others take it
+    """Do nothing: what the clock and a busy machine add to every post at a fixed rate."""
+    return lambda body: None  # noqa: ARG005 - as above
 
 
 def rawfnf_default(target: Target) -> Post:
@@ -73,6 +96,45 @@ def rawfnf_answered(target: Target) -> Post:
 
     context = target.context()
     return lambda body: rawfnf.post(target.url, **body, closing="answered", linger=LINGER, ssl_context=context)
+
+
+def sender(target: Target) -> Way:
+    """Hand over to a Sender without a thread, whose user lets it work between the posts, by pump() and warm()."""
+    import rawfnf
+
+    context = target.context()
+    made = rawfnf.Sender(target.url, spares=1, background=False, linger=LINGER, max_held=MOST_HELD, ssl_context=context)
+
+    def between() -> None:
+        made.pump()
+        made.warm()
+
+    return Way(lambda body: made.post(**body), between, made)
+
+
+def sender_thread(target: Target) -> Way:
+    """Hand over to a Sender whose thread opens the connections and reads the answers."""
+    import rawfnf
+
+    context = target.context()
+    made = rawfnf.Sender(target.url, spares=THREAD_SPARES, linger=LINGER, max_held=MOST_HELD, ssl_context=context)
+    return Way(lambda body: made.post(**body), made.warm, made)
+
+
+def sender_now(target: Target) -> Way:
+    """Hand over to a Sender that connects in each post, and closes as soon as the kernel has every byte."""
+    import rawfnf
+
+    made = rawfnf.Sender(target.url, closing="now", ssl_context=target.context())
+    return Way(lambda body: made.post(**body), sender=made)
+
+
+def sender_without_spares(target: Target) -> Way:
+    """Hand over to a Sender that connects in each post, and closes in a later one, when the server has answered."""
+    import rawfnf
+
+    made = rawfnf.Sender(target.url, linger=LINGER, ssl_context=target.context())
+    return Way(lambda body: made.post(**body), sender=made)
 
 
 def requests_trick(target: Target) -> Post:
@@ -108,15 +170,22 @@ def raw_socket(target: Target) -> Post:
     context = target.context()
 
     def post(body: Body) -> None:
-        if "data" in body:
-            content, kind = urlencode(body["data"]).encode(), "application/x-www-form-urlencoded"
-        else:
-            content, kind = json.dumps(body["json"]).encode(), "application/json"
+        content, kind = encoded(body)
         with connect(target, context) as sock:
             sock.sendall(request_head(target, kind, len(content)) + content)
             sock.shutdown(socket.SHUT_WR)
 
     return post
+
+
+def encoded(body: Body) -> tuple[bytes, str]:
+    """Return the content, and its Content-Type."""
+    if "json" in body:
+        return json.dumps(body["json"]).encode(), "application/json"
+    data = body["data"]
+    if isinstance(data, bytes):
+        return data, "application/octet-stream"
+    return urlencode(data).encode(), "application/x-www-form-urlencoded"
 
 
 def connect(target: Target, context: ssl.SSLContext | None) -> socket.socket:
@@ -133,29 +202,69 @@ def request_head(target: Target, kind: str, length: int) -> bytes:
     ).encode()
 
 
+def near(scenario: Scenario) -> bool:
+    """On this machine: what a network's round trip costs is the same for all who connect anew."""
+    return not scenario.far
+
+
+def near_plain(scenario: Scenario) -> bool:
+    """Without TLS, where closing now is right for a server that reads its requests."""
+    return near(scenario) and not scenario.tls
+
+
+def near_at_once(scenario: Scenario) -> bool:
+    """Where nothing is held for long: a thread that reads late answers would disturb whoever is measured then."""
+    return near(scenario) and not scenario.busy
+
+
+def over_tls(scenario: Scenario) -> bool:
+    """Where it differs from its row over plain TCP."""
+    return scenario.tls is not None
+
+
+def everywhere(scenario: Scenario) -> bool:  # noqa: ARG001 - the others look at it
+    """In every scenario."""
+    return True
+
+
 class Contender(NamedTuple):
     """One row of every table."""
 
     name: str
-    make: Callable[[Target], Post] | None  # None: a program of its own, see floor.py
+    make: Callable[[Target], Post | Way] | None  # None: a program of its own, see floor.py
     json: Callable[[Payload], bytes]  # the bytes that the receiver is to see of a JSON body
-    plain: bool = True  # is it measured over plain TCP?
-    over_tls: bool = True
+    where: Callable[[Scenario], bool] = near  # is it measured there?
+    speaks_tls: bool = True  # False: over plain TCP in every scenario
     waits: bool = False  # does its caller wait for the answer?
+    held: bool = False  # does its connection outlive the post?
 
 
-FLOOR = Contender("C socket loop", None, compact_json, over_tls=False)
-TRICK = Contender("requests trick", requests_trick, spaced_json)
+FLOOR = Contender("C socket loop", None, compact_json, speaks_tls=False)
+OPEN_FLOOR = Contender("C send, open", None, compact_json, speaks_tls=False, held=True)
+TRICK = Contender("requests trick", requests_trick, spaced_json, everywhere)
 NOW = Contender("rawfnf now", rawfnf_now, compact_json)
+SENDER = Contender("Sender", sender, compact_json, everywhere, held=True)
+SENDER_THREAD = Contender("Sender, thread", sender_thread, compact_json, near_at_once, held=True)
+SENDER_NOW = Contender("Sender, now", sender_now, compact_json, near_plain)
 
 CONTENDERS = (
     FLOOR,
+    OPEN_FLOOR,
     Contender("Python socket", raw_socket, spaced_json),
     NOW,
     Contender("rawfnf acked", rawfnf_acked, compact_json),
     Contender("rawfnf answered", rawfnf_answered, compact_json, waits=True),
     # On plain TCP the default is "now", which has its row.
-    Contender("rawfnf default", rawfnf_default, compact_json, plain=False),
+    Contender("rawfnf default", rawfnf_default, compact_json, over_tls),
+    SENDER,
+    SENDER_THREAD,
+    SENDER_NOW,
     TRICK,
     Contender("trick, Session", requests_session_trick, spaced_json),
 )
+# Delivery is measured of these as well; what they cost their caller is the price of a connection, like rawfnf.post's.
+SENDER_WITHOUT_SPARES = Contender("Sender, no spares", sender_without_spares, compact_json, held=True)
+NO_POST = Contender("no post at all", no_post, compact_json)
+KNOWN = {contender.name: contender for contender in (*CONTENDERS, SENDER_WITHOUT_SPARES, NO_POST)}
+# Programs that know nothing of HTTP: what the others are compared with.
+FLOORS = frozenset(contender.name for contender in CONTENDERS if contender.make is None)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from . import floor
-from .contenders import CONTENDERS, LINGER, Contender, Target
-from .measure import Lane, row_of
+from .contenders import CONTENDERS, LINGER, THREAD_SPARES, Contender, Target
+from .lanes import Lane, row_of
 from .payload import payload
 from .processes import WorkerProcess, python
 from .results import Row, Table
@@ -38,12 +38,18 @@ def target_of(url: str) -> Target:
     return Target(url, parts.hostname, parts.port or (443 if tls else 80), path, tls, None)
 
 
+def scenario_of(target: Target, posts: int) -> Scenario:
+    """Return the scenario; the version of TLS is between the endpoint and each contender."""
+    return Scenario("url", target.url, tls="1.3" if target.tls else None, most=posts)
+
+
 def contenders_for(target: Target, floor_program: Path | str) -> list[Contender]:
     """Who can post there."""
     return [
         contender
         for contender in CONTENDERS
-        if (contender.over_tls if target.tls else contender.plain)
+        if contender.where(scenario_of(target, 0))
+        and (contender.speaks_tls or not target.tls)
         and (contender.make or not isinstance(floor_program, str))
     ]
 
@@ -55,7 +61,7 @@ def plan(target: Target, posts: int, floor_program: Path | str) -> str:
         f"This sends {posts * len(names)} POST requests to {target.url}: {posts} by each of {', '.join(names)}; "
         f"in random order, at most {RATE} a second. Each body is JSON, with a number of its own as id: "
         f"{json.dumps(payload(0))}. Most are not waited for; rawfnf answered waits for up to {LINGER:g} s each. "
-        "What arrives is not known here."
+        f"A Sender keeps up to {THREAD_SPARES} more connections open meanwhile. What arrives is not known here."
     )
 
 
@@ -66,13 +72,13 @@ def measure(
     with ExitStack() as stack:
         lanes = []
         for contender in contenders_for(target, floor_program):
-            assignment = Assignment(contender.name, target, form=False, counters="", slot=0)
+            assignment = Assignment(contender.name, target, "json")
             command = (
                 python("worker", assignment.to_json())
                 if isinstance(floor_program, str) or contender.make
                 else floor.arguments(floor_program, assignment)
             )
-            lanes.append(Lane(contender, stack.enter_context(WorkerProcess(command)), form=False))
+            lanes.append(Lane(contender, stack.enter_context(WorkerProcess(command))))
         for lane in lanes:
             lane.is_ready()
         post_all(lanes, posts, chooser, tick)
@@ -81,7 +87,7 @@ def measure(
         rows = [row_of(lane, None, cold_posts=0) for lane in lanes]
     if isinstance(floor_program, str):
         rows.insert(0, Row(CONTENDERS[0].name, f"missing: {floor_program}"))
-    return Table(Scenario("url", target.url, most=posts), rows)
+    return Table(scenario_of(target, posts), rows)
 
 
 def post_all(lanes: list[Lane], posts: int, chooser: random.Random, tick: Callable[[int], None]) -> None:

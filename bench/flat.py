@@ -1,4 +1,4 @@
-"""Whether memory and descriptors stay what they are over very many posts in one process."""
+"""Whether memory and descriptors stay what they are over very many posts in one process, and a Sender's books true."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
 
-from .contenders import NOW
-from .measure import WARM_UP, Lane, Measurement, descriptors_of, row_of
+from .lanes import WARM_UP, Lane, descriptors_of, row_of
+from .measure import Measurement
 from .scenarios import Scenario
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .measure import Bench
+    from .contenders import Contender
+    from .ledger import Ledger
     from .results import Row
+    from .stage import Bench
 
 # Posts before the first look: allocator arenas and caches have reached their size by then.
 SETTLING_POSTS = 2000
@@ -28,12 +30,21 @@ FOREVER = 3600.0
 
 
 class Look(NamedTuple):
-    """What the process held after so many posts."""
+    """What the process held after so many posts, and what was known of them."""
 
     posts: int
     rss_kib: int
     descriptors: int
     threads: int
+    arrived: int  # counted by the receiver
+    ledger: Ledger | None
+
+    @property
+    def true(self) -> bool:
+        """Whether what was posted, what arrived and what the books say is the same; the law of conservation holds."""
+        if self.ledger is None:
+            return self.arrived == self.posts
+        return self.ledger.lawful and self.arrived == self.posts == self.ledger.posted
 
 
 class Flatness(NamedTuple):
@@ -49,12 +60,19 @@ class Flatness(NamedTuple):
         same = (first.descriptors, first.threads) == (last.descriptors, last.threads)
         return same and last.rss_kib - first.rss_kib <= NOISE_KIB
 
+    @property
+    def true(self) -> bool:
+        """Whether nothing was lost, and the books were true, at every look."""
+        return self.row.whole and all(look.true for look in self.looks)
 
-def look(lane: Lane) -> Look:
-    """Return what the lane's worker holds now."""
+
+def look(lane: Lane, arrived: int) -> Look:
+    """Return what the lane's worker holds now, and says."""
+    lane.leave()
     process = psutil.Process(lane.worker.pid)
     with process.oneshot():
-        return Look(lane.next, process.memory_info().rss // 1024, descriptors_of(process), process.num_threads())
+        held = process.memory_info().rss // 1024, descriptors_of(process), process.num_threads()
+    return Look(lane.next, *held, arrived, lane.ledger)
 
 
 def post_until(lane: Lane, posts: int, number: int, tick: Callable[[int], None]) -> None:
@@ -64,13 +82,13 @@ def post_until(lane: Lane, posts: int, number: int, tick: Callable[[int], None])
         tick(lane.next)
 
 
-def measure(bench: Bench, posts: int, tick: Callable[[int], None]) -> Flatness:
-    """Post so many times, closing now over plain TCP, to a receiver that answers at once."""
-    with Measurement(bench, Scenario("flat", "plain TCP, closing now, the receiver answers at once")) as measurement:
-        ((slot, lane),) = measurement.open([NOW]).items()
+def measure(bench: Bench, contender: Contender, posts: int, tick: Callable[[int], None]) -> Flatness:
+    """Post so many times over plain TCP, to a receiver that answers at once."""
+    with Measurement(bench, Scenario("flat", "plain TCP, answered at once", timed=False)) as measurement:
+        ((slot, lane),) = measurement.open([contender]).items()
         post_until(lane, SETTLING_POSTS, WARM_UP, tick)
-        looks = [look(lane)]
+        looks = [look(lane, bench.receiver.count(slot))]
         for part in range(1, LOOKS + 1):
             post_until(lane, SETTLING_POSTS + posts * part // LOOKS, part, tick)
-            looks.append(look(lane))
+            looks.append(look(lane, bench.receiver.count(slot)))
         return Flatness(looks, row_of(lane, bench.receiver.report(slot), cold_posts=0))

@@ -1,4 +1,4 @@
-"""Compiles floor.c, the naive loop in C that every p50 is divided by."""
+"""Compiles floor.c, the naive loop in C that every p50 is divided by, and that loop's bare send()."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .contenders import request_head
+from .contenders import KNOWN, request_head
 from .payload import compact_json, form_encoded, payload
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def compile_floor(folder: Path) -> Path:
 def arguments(program: Path, assignment: Assignment) -> list[str]:
     """Return the command line that makes the C loop post the same bodies as the others."""
     content = payload(0) | {"id": MARK}
-    if assignment.form:
+    if assignment.kind == "form":
         encoded, kind = form_encoded(content).replace(b"%23", b"#"), "application/x-www-form-urlencoded"
     else:
         encoded, kind = compact_json(content), "application/json"
@@ -49,4 +49,6 @@ def arguments(program: Path, assignment: Assignment) -> list[str]:
     request = request_head(target, kind, len(encoded)) + encoded
     # The C loop has no resolver; a host that cannot be resolved raises here, before anything is sent.
     address = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)[0][4][0]
-    return [str(program), str(address), str(target.port), assignment.counters, str(assignment.slot), request.decode()]
+    slots = [str(assignment.slot), str(assignment.asleep or 0)]
+    mode = "open" if KNOWN[assignment.contender].held else "whole"
+    return [str(program), str(address), str(target.port), assignment.counters, *slots, mode, request.decode()]

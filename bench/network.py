@@ -129,6 +129,7 @@ class Network(NamedTuple):
 
     client: End
     server: End
+    relay: int  # process id
 
 
 @contextlib.contextmanager
@@ -161,7 +162,7 @@ def network(*, rtt: float, loss: float = 0.0, seed: int = 1) -> Iterator[Network
             relay = subprocess.Popen(command, stdin=fd, stdout=fd, stderr=fd, start_new_session=True)
         try:
             if _hear(ours, heard):
-                yield Network(client, server)
+                yield Network(client, server, relay.pid)
         finally:
             try:
                 client.kill()

@@ -8,15 +8,20 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from .contenders import KNOWN, NOW
 from .scenarios import SCENARIOS, Scenario
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Seconds of measuring; starting, warming up, imports and waiting for the last answers take some 15 more.
-SECONDS = 36.0
+# Seconds of measuring; starting, warming up, imports and waiting for the last answers take some 20 more.
+SECONDS = 54.0
 URL_POSTS = 20
+OPEN_LOOP_SECONDS = 30.0
 FORMATS = (".svg", ".png")
+# Options that measure one thing of their own, in place of the comparison.
+OWN = ("flat", "open_loop", "syscalls", "nginx", "url")
+WITHOUT_FILES = ("flat", "syscalls", "nginx")
 
 
 class Options(NamedTuple):
@@ -29,6 +34,10 @@ class Options(NamedTuple):
     json: Path | None
     plot: Path | None
     flat: int | None
+    contender: str
+    open_loop: float | None
+    syscalls: bool
+    nginx: bool
     url: str | None
     posts: int
     yes: bool
@@ -38,10 +47,15 @@ def parse(arguments: Sequence[str]) -> Options:
     """Return the options; end the program when there is something wrong with them."""
     known_options = parser()
     given = known_options.parse_args(arguments)
-    if given.flat and (given.url or given.scenario or given.json or given.plot):
-        known_options.error("--flat goes with --seed alone: it has a scenario of its own and writes no file")
-    if given.url and given.scenario:
-        known_options.error("--url has a scenario of its own")
+    own = next((name for name in OWN if getattr(given, name)), None)
+    if own and given.scenario:
+        known_options.error(f"--{own.replace('_', '-')} has a scenario of its own")
+    if own in WITHOUT_FILES and (given.json or given.plot):
+        known_options.error(f"--{own} writes no file")
+    if own == "open_loop" and given.plot:
+        known_options.error("--open-loop draws nothing")
+    if given.contender and own != "flat":
+        known_options.error("--contender goes with --flat")
     return Options(
         listing=given.list,
         scenarios=[known for known in SCENARIOS if not given.scenario or known.name in given.scenario],
@@ -50,6 +64,10 @@ def parse(arguments: Sequence[str]) -> Options:
         json=given.json,
         plot=given.plot,
         flat=given.flat,
+        contender=given.contender or NOW.name,
+        open_loop=given.open_loop,
+        syscalls=given.syscalls,
+        nginx=given.nginx,
         url=given.url,
         posts=given.posts,
         yes=given.yes,
@@ -71,8 +89,25 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seed", type=int, default=None, help="of the random order (default: a new one)")
     made.add_argument("--json", type=output, metavar="FILE", help="write all samples and metadata")
     made.add_argument("--plot", type=picture, metavar="FILE", help="draw the latencies (.svg or .png)")
-    made.add_argument("--flat", type=count, metavar="N", help="instead: post N times and watch memory and descriptors")
-    made.add_argument("--url", help="instead: compare against this endpoint; asks before it sends anything")
+    instead = made.add_mutually_exclusive_group()
+    instead.add_argument("--flat", type=count, metavar="N", help="instead: post N times, watch memory and descriptors")
+    instead.add_argument(
+        "--open-loop",
+        type=positive,
+        nargs="?",
+        const=OPEN_LOOP_SECONDS,
+        metavar="SECONDS",
+        help="instead: 1,000 posts a second by a Sender, for so long (default: %(const)g)",
+    )
+    instead.add_argument("--syscalls", action="store_true", help="instead: the system calls of one post, by strace")
+    instead.add_argument("--nginx", action="store_true", help="instead: count what arrives behind nginx")
+    instead.add_argument("--url", help="instead: compare against this endpoint; asks before it sends anything")
+    made.add_argument(
+        "--contender",
+        choices=[name for name, known in KNOWN.items() if known.make],
+        metavar="NAME",
+        help=f"who posts, with --flat: %(choices)s (default: {NOW.name})",
+    )
     made.add_argument("--posts", type=count, default=URL_POSTS, help="per contender, with --url (default: %(default)s)")
     made.add_argument("--yes", action="store_true", help="do not ask, with --url")
     return made

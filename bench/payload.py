@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import TypedDict
+from typing import Literal, TypeAlias, TypedDict
 from urllib.parse import urlencode
 
 Payload = dict[str, str]
+# How it is posted: json={...}, data={...}, or data=b"..." of so many bytes, its number in front.
+Kind: TypeAlias = Literal["json", "form"] | int
 
 
 class Body(TypedDict, total=False):
     """The payload under the keyword that rawfnf and requests share: exactly one of the two is set."""
 
     json: Payload
-    data: Payload
+    data: Payload | bytes
 
 
 def payload(number: int) -> Payload:
@@ -26,9 +28,11 @@ def payload(number: int) -> Payload:
     }
 
 
-def body(number: int, *, form: bool) -> Body:
+def body(number: int, kind: Kind) -> Body:
     """Return the payload of post `number` as keyword argument of a post function."""
-    return {"data": payload(number)} if form else {"json": payload(number)}
+    if kind == "json":
+        return {"json": payload(number)}
+    return {"data": payload(number) if kind == "form" else sized(number, kind)}
 
 
 def form_encoded(content: Payload) -> bytes:
@@ -44,3 +48,8 @@ def compact_json(content: Payload) -> bytes:
 def spaced_json(content: Payload) -> bytes:
     """Return the bytes of `json={...}` as requests encodes it: json.dumps with its default separators."""
     return json.dumps(content).encode()
+
+
+def sized(number: int, size: int) -> bytes:
+    """Return so many bytes, ten at least, that no other number has."""
+    return b"%010d" % number + bytes(size - 10)

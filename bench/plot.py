@@ -21,7 +21,7 @@ WIDTH, ROW_HEIGHT, TITLE_HEIGHT = 10.0, 0.36, 0.7  # inches
 HALF_STRIP = 0.3  # of a row
 RAWFNF, REQUESTS, SOCKET, VOID = "#1f6fb4", "#c8553d", "#5b6470", "#b8b8b8"
 DECADES = range(4, 11)  # nanoseconds: 10 µs to 10 s
-LEFT = 8e3  # room for the fastest
+LEFT = 2e3  # room for the fastest
 
 
 def draw(run: Run, path: Path) -> None:
@@ -59,7 +59,9 @@ def colour(row: Row) -> str:
     """By family; a void row is grey."""
     if not row.whole:
         return VOID
-    return RAWFNF if row.contender.startswith("rawfnf") else REQUESTS if "trick" in row.contender else SOCKET
+    return (
+        RAWFNF if row.contender.startswith(("rawfnf", "Sender")) else REQUESTS if "trick" in row.contender else SOCKET
+    )
 
 
 def draw_table(table: Table, place: Axes) -> None:

@@ -17,19 +17,23 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from .ledger import Ledger
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from typing_extensions import Self
 
     from .receiver import Command, Report
-    from .scenarios import Scenario
+    from .scenarios import TLSVersion
     from .worker import Block
 
 ROOT = Path(__file__).parent.parent
 # Seconds that a child gets to start, to answer beyond what it was asked to take, and to end.
 PATIENCE = 30.0
 READ_BYTES = 1 << 16
+LOOPBACK = "127.0.0.1"
 # requests would obey these, rawfnf does not: all contenders are to talk to the same endpoint.
 PROXY_VARIABLES = frozenset({"http_proxy", "https_proxy", "all_proxy"})
 
@@ -155,23 +159,53 @@ class WorkerProcess(Child):
         """Ask for posts, which `finish_block` collects."""
         self.tell(f"block {first} {posts} {int(seconds * 1e9)}")
 
+    def start_pace(self, first: int, posts: int, interval: float) -> None:
+        """Ask for a post every so many seconds, which `finish_block` collects."""
+        self.tell(f"pace {first} {posts} {int(interval * 1e9)}")
+
     def finish_block(self, seconds: float) -> Block:
-        """Return what came of the block that was asked for, and that may take so long."""
+        """Return what came of the posts that were asked for, and that may take so long."""
         block: Block = json.loads(self.hear(seconds))
         return block
 
+    def settle(self, seconds: float) -> Ledger | None:
+        """Let it read the answers that are there, for so long; returns the books of one that keeps any."""
+        self.tell("settle")
+        return Ledger.from_json(self.hear(seconds))
+
+
+def here(command: list[str]) -> list[str]:
+    """Return the command line as it is: the process is to run where this one does."""
+    return command
+
 
 class ReceiverProcess(Child):
-    """The embedded receiver."""
+    """The embedded receiver. `asleep` is the slot that tells whether it sleeps."""
 
-    def __init__(self, counters: Path, certificate: Path, core: int | None) -> None:
-        super().__init__(python("receiver", str(counters), str(certificate)), core)
+    def __init__(
+        self,
+        counters: Path,
+        certificate: Path,
+        core: int | None,
+        asleep: int,
+        *,
+        address: str = LOOPBACK,
+        inside: Callable[[list[str]], list[str]] = here,
+    ) -> None:
+        super().__init__(inside(python("receiver", str(counters), str(certificate), address, str(asleep))), core)
+        self.address = address
+        self.asleep = asleep
         self.descriptors: int | None = json.loads(self.hear())
 
-    def listen(self, slot: int, scenario: Scenario) -> int:
-        """Open a listener that behaves as the scenario says; returns its port."""
-        port: int = json.loads(self._obey({"listen": slot, "delay": scenario.delay, "tls": scenario.tls}))
+    def listen(self, slot: int, *, delay: float = 0.0, tls: TLSVersion | None = None, held: bool = False) -> int:
+        """Open a listener that answers so many seconds late; returns its port."""
+        port: int = json.loads(self._obey({"listen": slot, "delay": delay, "tls": tls, "held": held}))
         return port
+
+    def count(self, slot: int) -> int:
+        """How many bodies have arrived."""
+        count: int = json.loads(self._obey({"count": slot}))
+        return count
 
     def due(self, slot: int) -> int:
         """How many answers are not given yet."""

@@ -1,17 +1,21 @@
 """The embedded receiver: takes requests in, counts and hashes their bodies, and answers after a delay.
 
-It runs as a process of its own, `python -m bench.receiver COUNTERS CERTIFICATE`, and obeys lines of JSON on standard
-input until that ends. Each contender of each scenario gets a listener of its own, so that a connection that says
-nothing at all is still known to be that contender's.
+It runs as a process of its own, `python -m bench.receiver COUNTERS CERTIFICATE ADDRESS SLOT`, and obeys lines of JSON
+on standard input until that ends. Each contender of each scenario gets a listener of its own, so that a connection that
+says nothing at all is still known to be that contender's.
 
 It is a forgiving server: a FIN after the request does not make it drop the request, and a client that is gone does not
 stop its work. Many servers are not like that (facts.md), which is why this receiver alone cannot show what arrives in
 practice. It is one non-blocking loop without asyncio: on two cores a slow receiver would be what is measured, and
 asyncio tells nothing of a TLS handshake that fails.
 
-A request that asks for it to be closed is accounted for once its client has ended the connection, another once it is
-taken in; and workers are told just before the loop sleeps. So every post finds the receiver in the same state, asleep.
-Otherwise a quick contender would meet it awake and be spared the wake-up that a slow one pays.
+A body counts as arrived when the work on it is done: at once, or when the answer is due.
+
+A request that asks for it to be closed is accounted for once its client has ended the connection; another once it is
+taken in, and so is one of a contender whose connections outlive its posts. Workers are told just before the loop
+sleeps, and the counter SLOT, odd while it sleeps, tells them when it has slept for a while. So every post finds the
+receiver in the same state, asleep. Otherwise a quick contender would meet it awake and be spared the wake-up that a
+slow one pays.
 
 The request is read by its Content-Length. h11 would take several times as long, and no contender sends chunks.
 """
@@ -35,6 +39,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from .counter import Counters
+from .descriptors import allow_many_descriptors
 
 if TYPE_CHECKING:
     from .scenarios import TLSVersion
@@ -50,13 +55,15 @@ VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
 class Command(TypedDict, total=False):
-    """`listen` opens a listener for a slot; `due` counts its answers not yet given; `report` tells what arrived."""
+    """`listen` opens a listener for a slot; the others ask about one."""
 
     listen: int
-    due: int
-    report: int
     tls: TLSVersion | None
     delay: float
+    held: bool  # do its client's connections outlive the posts?
+    due: int  # how many answers are not given yet?
+    count: int  # how many bodies have arrived?
+    report: int  # which?
 
 
 class Report(TypedDict):
@@ -70,32 +77,40 @@ class Request:
     """What is read of one request: `take` returns its body once it is whole."""
 
     def __init__(self) -> None:
-        self.read = b""
+        self.read = bytearray()
         self.closes = False
+        self._body: slice | None = None  # where it is in `read`, once the head is there
 
     def take(self) -> bytes | None:
         """Return the body of the first whole request read, which is then forgotten; None: not whole yet."""
-        head, found, rest = self.read.partition(b"\r\n\r\n")
-        length = CONTENT_LENGTH.search(head)
-        size = int(length[1]) if length else 0
-        if not found or len(rest) < size:
+        if self._body is None:
+            end = self.read.find(b"\r\n\r\n")
+            if end < 0:
+                return None
+            head = bytes(self.read[:end])
+            length = CONTENT_LENGTH.search(head)
+            self.closes = CONNECTION_CLOSE.search(head) is not None
+            self._body = slice(end + 4, end + 4 + (int(length[1]) if length else 0))
+        if len(self.read) < self._body.stop:
             return None
-        self.closes = CONNECTION_CLOSE.search(head) is not None
-        self.read = rest[size:]
-        return rest[:size]
+        body = bytes(self.read[self._body])
+        del self.read[: self._body.stop]
+        self._body = None
+        return body
 
 
 class Listener:
     """One slot's listening socket, and what arrived through it."""
 
-    def __init__(self, slot: int, delay: float, context: ssl.SSLContext | None) -> None:
-        self.slot = slot
-        self.delay = delay
+    def __init__(self, address: str, command: Command, context: ssl.SSLContext | None) -> None:
+        self.slot = command["listen"]
+        self.delay = command["delay"]
+        self.held = command["held"]
         self.context = context
         self.bodies: Counter[str] = Counter()
         self.broken = 0
         self.due = 0
-        self.socket = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
+        self.socket = socket.create_server((address, 0), backlog=BACKLOG)
         self.socket.settimeout(0)
 
     def wrap(self, taken: socket.socket) -> socket.socket:
@@ -117,11 +132,12 @@ class Connection:
         self.unanswered = 0
         self.ended = False  # has the client ended its side?
 
-    def answer(self) -> None:
-        """Answer one request; half-close if it asked for that, and leave the close to the client's EOF.
+    def answer(self, digest: str) -> None:
+        """Be done with one body and answer; half-close if it asked for that, and leave the close to the client's EOF.
 
         A plain close() with bytes unread, such as a close_notify, would send RST and could destroy the answer.
         """
+        self.listener.bodies[digest] += 1
         self.unanswered -= 1
         with contextlib.suppress(OSError):  # the client may be gone: it did not want the answer
             self.socket.send(ANSWER_AND_CLOSE if self.request.closes else ANSWER)
@@ -131,20 +147,28 @@ class Connection:
 
     @property
     def broken(self) -> bool:
-        """Did it end before a whole request? A connection that is merely reused no more is not broken."""
-        return bool(self.request.read) or not self.requests
+        """Did it end before a whole request? A connection that is merely reused no more, or a spare, is not broken."""
+        return bool(self.request.read) or not (self.requests or self.listener.held)
+
+    @property
+    def settles_at_end(self) -> bool:
+        """Whether its request is accounted for when it ends, not when it is taken in."""
+        return self.request.closes and not self.listener.held
 
 
 class Receiver:
     """The loop: accepts, reads, and answers when an answer is due."""
 
-    def __init__(self, counters: Counters, certificate: Path) -> None:
+    def __init__(self, counters: Counters, certificate: Path, address: str, slot: int) -> None:
         self.counters = counters
         self.certificate = certificate
+        self.address = address
+        self.slot = slot
         self.selector = selectors.DefaultSelector()
         self.listeners: dict[int, Listener] = {}
         self.contexts: dict[TLSVersion, ssl.SSLContext] = {}
-        self.answers: list[tuple[float, int, Connection]] = []  # a heap by time due; the number keeps the order total
+        # A heap by time due; the number keeps the order total.
+        self.answers: list[tuple[float, int, Connection, str]] = []
         self.numbers = itertools.count()
         self.settled: list[int] = []  # slots of what is accounted for, but not told yet
         self.selector.register(sys.stdin.buffer, selectors.EVENT_READ, None)
@@ -154,7 +178,10 @@ class Receiver:
         while True:
             wait = max(0.0, self.answers[0][0] - time.monotonic()) if self.answers else None
             self.tell_settled()
-            for key, _ in self.selector.select(wait):
+            self.counters.add_one(self.slot)  # asleep
+            ready = self.selector.select(wait)
+            self.counters.add_one(self.slot)  # awake
+            for key, _ in ready:
                 if isinstance(key.data, Listener):
                     self.accept(key.data)
                 elif isinstance(key.data, Connection):
@@ -177,18 +204,22 @@ class Receiver:
         command: Command = json.loads(line)
         reply: object
         if "listen" in command:
-            reply = self.listen(command["listen"], command["delay"], command["tls"])
+            reply = self.listen(command)
         elif "due" in command:
             reply = self.listeners[command["due"]].due
+        elif "count" in command:
+            reply = self.listeners[command["count"]].bodies.total()
         else:
             listener = self.listeners[command["report"]]
             reply = Report(bodies=listener.bodies, broken=listener.broken)
         print(json.dumps(reply), flush=True)
         return True
 
-    def listen(self, slot: int, delay: float, tls: TLSVersion | None) -> int:
+    def listen(self, command: Command) -> int:
         """Open a listener; returns its port."""
-        listener = self.listeners[slot] = Listener(slot, delay, self.context(tls) if tls else None)
+        tls = command["tls"]
+        listener = Listener(self.address, command, self.context(tls) if tls else None)
+        self.listeners[listener.slot] = listener
         self.selector.register(listener.socket, selectors.EVENT_READ, listener)
         port: int = listener.socket.getsockname()[1]
         return port
@@ -212,7 +243,8 @@ class Receiver:
                 connection = Connection(listener.wrap(taken), listener)
             except OSError:
                 # Reset while it waited to be accepted: a TLS socket cannot be made of it.
-                self.count_broken(listener)
+                if not listener.held:
+                    self.count_broken(listener)
                 continue
             self.selector.register(connection.socket, selectors.EVENT_READ, connection)
             self.receive(connection)
@@ -232,24 +264,24 @@ class Receiver:
         self.end(connection)
 
     def take_in(self, connection: Connection, body: bytes) -> None:
-        """Count and hash one body, and answer it now or later."""
+        """Hash one body, and answer it now or later."""
         listener = connection.listener
-        listener.bodies[hashlib.sha256(body).hexdigest()] += 1
+        digest = hashlib.sha256(body).hexdigest()
         connection.requests += 1
         connection.unanswered += 1
         if listener.delay:
             listener.due += 1
-            heapq.heappush(self.answers, (time.monotonic() + listener.delay, next(self.numbers), connection))
+            heapq.heappush(self.answers, (time.monotonic() + listener.delay, next(self.numbers), connection, digest))
         else:
-            connection.answer()
-        if not connection.request.closes:
+            connection.answer(digest)
+        if not connection.settles_at_end:
             self.settled.append(listener.slot)
 
     def end(self, connection: Connection) -> None:
         """Close, unless an answer is still due: the client has ended its side."""
         self.selector.unregister(connection.socket)
         connection.ended = True
-        if connection.request.closes:
+        if connection.requests and connection.settles_at_end:
             self.settled.append(connection.listener.slot)
         elif connection.broken:
             self.count_broken(connection.listener)
@@ -265,32 +297,21 @@ class Receiver:
         """Give the answers whose time has come."""
         now = time.monotonic()
         while self.answers and self.answers[0][0] <= now:
-            connection = heapq.heappop(self.answers)[2]
+            _, _, connection, digest = heapq.heappop(self.answers)
             connection.listener.due -= 1
-            connection.answer()
+            connection.answer(digest)
             if connection.ended and not connection.unanswered:
                 connection.socket.close()
 
 
-def allow_many_descriptors() -> int | None:
-    """Raise the soft limit to the hard one and return it; None where there is no such limit."""
-    if sys.platform == "win32":
-        return None
-    import resource  # exists on Unix only
-
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return None if hard == resource.RLIM_INFINITY else hard
-
-
 def main() -> None:
     """Say how many descriptors there are, then serve."""
-    counters, certificate = map(Path, sys.argv[1:3])
+    counters, certificate, address, slot = sys.argv[1:]
     # A pause of the collector would be measured as somebody's tail. Reference counts free what is made here.
     gc.freeze()
     gc.disable()
-    with Counters(counters) as shared:
-        receiver = Receiver(shared, certificate)
+    with Counters(Path(counters)) as shared:
+        receiver = Receiver(shared, Path(certificate), address, int(slot))
         print(json.dumps(allow_many_descriptors()), flush=True)
         receiver.run()
 

@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.table import Table as Grid
 from rich.text import Text
 
-from .contenders import FLOOR, TRICK
+from .contenders import CONTENDERS, FLOOR, FLOORS, TRICK
 from .stats import not_ranked, percentile, ratio, uneven
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from rich.console import Console, RenderableType
 
-    from .flat import Flatness
     from .results import Footprint, Goal, Row, Run, Table
 
 NOTHING = "-"
@@ -34,10 +33,14 @@ DELIVERED = (
     "delivered: bodies whole at the receiver with the right SHA-256 / posts that raised nothing, warm-up included. "
 )
 LEGEND = (
-    "p50 to max: how long the caller is held. CPU: user + system per post, median. ÷C: p50 ÷ the C socket loop's p50. "
-    "trick÷: the requests trick's p50 ÷ this p50. thr, fd: threads and descriptors left behind once all answers were "
+    "p50 to max: how long the caller is held. CPU: user + system per call, median. ÷C: p50 ÷ the C socket loop's p50. "
+    "trick÷: the requests trick's p50 ÷ this p50. thr, fd: threads and descriptors kept once all answers were "
     "given. -: not measured, or too few posts to say. ✗: something was lost, doubled, altered or raised; the latency "
     "is void."
+)
+ELSEWHERE = (
+    "memory and descriptors after many posts: --flat 100000; system calls: --syscalls; a fixed rate of posts: "
+    "--open-loop; what arrives behind nginx: --nginx"
 )
 CANNOT_TELL = """\
 - Loopback has no round trip and loses nothing; add your own.
@@ -45,9 +48,12 @@ CANNOT_TELL = """\
 Envoy, Puma, Go and others do, and lose requests that were delivered here.
 - On loopback the sender's system call also carries the packets up to the receiver's socket and wakes it: the kernel's \
 work for both sides is in every row's time and CPU, and none of the receiver's own.
-- CPU is what the process used during the call; what a thread does for it afterwards is not in it. Each clock is read \
-twice around the call, which adds up to a microsecond to every row.
-- Posts are made one at a time, each 50 µs after the receiver is done with the last: nothing is said about throughput.
+- C send, open is the C socket loop without what can be done ahead: the bare send() on an open connection. Nobody who \
+posts can be faster, and most of it is the wake-up of the receiver.
+- CPU is what the process used during the call. What a Sender does around its calls, and its thread at any time, is \
+told below its table. Each clock is read twice around the call, which adds up to a microsecond to every row.
+- Posts are made one at a time, each when the receiver has slept for 50 µs: nothing is said about throughput. A Sender \
+has had the time to open its next connection by then; --open-loop does not wait for it.
 - Contenders have one core and the receiver another, where there are two; see the first post's time for what it costs \
 to come to a core whose caches are somebody else's."""
 
@@ -64,7 +70,9 @@ def unit_of(ns: float) -> tuple[float, str]:
 
 
 def three_digits(value: float) -> str:
-    """Return a positive number with three digits, at most two of them decimals."""
+    """Return a number, not negative, with three digits, at most two of them decimals."""
+    if not value:
+        return "0"
     rounded = float(f"{value:.3g}")
     decimals = 2 - math.floor(math.log10(rounded))
     return f"{rounded:.{max(0, min(2, decimals))}f}" if rounded >= SMALLEST else f"<{SMALLEST}"
@@ -94,6 +102,11 @@ def show_delivered(row: Row) -> str:
     return ("unknown" if row.delivered is None else f"{row.delivered}/{row.sent}") + mark
 
 
+def show_claims(row: Row) -> str:
+    """Return what a contender says became of its posts."""
+    return ", ".join(f"{times} {claim}" for claim, times in row.claims.items())
+
+
 def cells(row: Row, floor: float | None, trick: float | None) -> list[str]:
     """One row of a table, without its name."""
     p50 = percentile(row.ns, 50)
@@ -118,8 +131,8 @@ def grid(title: str, *columns: str) -> Grid:
 
 
 def fastest(rows: Sequence[Row]) -> str:
-    """Name the contender with the lowest p50 of those that lost nothing; the floor does not compete."""
-    whole = [row for row in rows if row.whole and row.contender != FLOOR.name]
+    """Name the contender with the lowest p50 of those that lost nothing; the floors do not compete."""
+    whole = [row for row in rows if row.whole and row.contender not in FLOORS]
     return min(whole, key=lambda row: median(row.ns)).contender if whole else ""
 
 
@@ -152,6 +165,10 @@ def remarks(table: Table) -> list[str]:
         found.append(f"DISTURBED: other processes used {table.others:.0%} of a core meanwhile. Run it again in quiet.")
     cold = [f"{row.contender} {show_time(median(row.cold_ns))}" for row in table.rows if row.cold_ns]
     found += [f"First post after others had the core, p50: {', '.join(cold)}."] if cold else []
+    aside = [f"{row.contender} {show_time(median(row.aside_ns))}" for row in table.rows if row.aside_ns]
+    found += [f"CPU around each call and in threads, p50: {', '.join(aside)}."] if aside else []
+    plain = [known.name for known in CONTENDERS if table.scenario.tls and not known.speaks_tls]
+    found += [f"Over plain TCP, to compare with: {', '.join(plain)}."] if any(map(table.row, plain)) else []
     for row in table.rows:
         said = [row.note] if row.note else []
         said += [f"{row.lost} of {row.sent} lost"] if row.lost else []
@@ -162,12 +179,8 @@ def remarks(table: Table) -> list[str]:
         said += [f"{row.unpaced} not seen by the receiver in time"] if row.unpaced else []
         if said:
             found.append(f"{row.contender}: {'; '.join(said)}.")
-    receipts = [
-        f"{row.contender} {', '.join(f'{times} {claim}' for claim, times in row.claims.items())}"
-        for row in table.rows
-        if row.claims
-    ]
-    found += [f"Receipts said: {'; '.join(receipts)}."] if receipts else []
+    receipts = [f"{row.contender} {show_claims(row)}" for row in table.rows if row.claims]
+    found += [f"Receipts and stats said: {'; '.join(receipts)}."] if receipts else []
     rough = [
         f"{row.contender} ({show_time(quartiles[0])} to {show_time(quartiles[1])})"
         for row in table.rows
@@ -205,22 +218,6 @@ def goal_table(found: Sequence[Goal]) -> Grid:
     return made
 
 
-def flat_table(flatness: Flatness) -> Grid:
-    """Memory and descriptors along the way."""
-    made = grid("one process, closing now, plain TCP", "posts", "resident", "descriptors", "threads")
-    for look in flatness.looks:
-        made.add_row(str(look.posts), f"{look.rss_kib} KiB", str(look.descriptors), str(look.threads))
-    return made
-
-
-def flat_verdict(flatness: Flatness) -> str:
-    """Flat or not, and whether all of it arrived."""
-    row = flatness.row
-    verdict = "flat" if flatness.flat else "NOT flat"
-    failure = f" The worker failed: {row.note}." if row.note else ""
-    return f"{verdict}; delivered {show_delivered(row)}.{failure}"
-
-
 def section(text: str) -> Text:
     """Return a paragraph in the lighter voice of notes."""
     return Text(text, style="dim")
@@ -246,7 +243,7 @@ def show(run: Run, console: Console) -> None:
     if run.footprints:
         parts += [footprint_table(run.footprints), ""]
     if run.goals:
-        parts += [goal_table(run.goals), section("memory and descriptors after many posts: --flat 100000"), ""]
+        parts += [goal_table(run.goals), section(ELSEWHERE), ""]
     if run.goals and any(map(disturbed, run.tables)):
         parts += [Text("The machine was disturbed: these verdicts do not count.", style="red"), ""]
     parts += [

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from .scenarios import Scenario
 
+# Exit statuses: a number to reach was missed; a bad start, or a promise of delivery that was broken.
+OK, MISSED, FAILED = 0, 1, 2
 # Receipt.delivery values that promise that the server has the request.
 PROMISES = frozenset({"acked", "answered"})
 
@@ -20,6 +22,7 @@ class Row(NamedTuple):
     cpu_ns: list[int] = []  # noqa: RUF012 - as above
     rounds: list[int] = []  # noqa: RUF012 - as above; -1: not interleaved, made alongside the others
     cold_ns: list[int] = []  # noqa: RUF012 - as above; the first post of each round
+    aside_ns: list[int] = []  # noqa: RUF012 - as above; CPU per post, outside of the call, of one that works there
     sent: int = 0  # posts that raised nothing: timed, cold, and to warm up
     delivered: int | None = None  # of these, whole at the receiver with the right hash; None: nobody counted
     twice: int = 0  # bodies that arrived more than once

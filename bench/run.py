@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 import sys
-import tempfile
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from . import certificates, counter, endpoint, export, flat, footprint, goals, metadata, plot, report
+from . import checks, endpoint, export, footprint, goals, metadata, network, plot, report
 from .contenders import CONTENDERS
-from .floor import NoFloorError, compile_floor
-from .measure import Bench, Measurement
-from .processes import ChildError, ReceiverProcess, choose_cores
+from .measure import Measurement
+from .processes import ChildError
 from .progress import Bar, bar
-from .results import Run, Table
+from .results import FAILED, OK, Row, Run, Table
 from .scenarios import SCENARIOS, Scenario
+from .stage import at_the_ends_of_a_network, built_floor, open_bench, temporary_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from .options import Options
     from .results import Footprint
+    from .stage import Bench
 
-OK, NOT_FLAT, FAILED = 0, 1, 2
 # Seconds that the bar reckons with for what is not limited by time.
 STARTING, ENDING, INTERPRETER = 1.5, 0.5, 0.3
+
+# What the programs in C do, by whether their connection outlives the post.
+IN_C = {False: "The same in C: the floor.", True: "send() alone in C, on an open connection: the floor of a Sender."}
 
 
 def run(options: Options) -> int:
@@ -40,7 +38,13 @@ def run(options: Options) -> int:
         if options.url is not None:
             return against_endpoint(options, options.url)
         if options.flat is not None:
-            return watch_flatness(options, options.flat)
+            return checks.watch_flatness(options, options.flat)
+        if options.open_loop is not None:
+            return checks.watch_open_loop(options, options.open_loop)
+        if options.syscalls:
+            return checks.watch_system_calls(options)
+        if options.nginx:
+            return checks.watch_delivery()
         return compare(options)
     except ChildError as error:
         # A worker's failure is a note in its row; this one leaves nothing to compare.
@@ -56,45 +60,9 @@ def show_list() -> int:
         console.print(f"  {scenario.name:12} {scenario.title}", highlight=False, soft_wrap=True)
     console.print("[bold]contenders[/] (bench/contenders.py has their code)")
     for contender in CONTENDERS:
-        says = (contender.make.__doc__ or "").splitlines()[0] if contender.make else "The same in C: the floor."
+        says = (contender.make.__doc__ or "").splitlines()[0] if contender.make else IN_C[contender.held]
         console.print(f"  {contender.name:16} {says}", highlight=False, soft_wrap=True)
     return OK
-
-
-def built_floor(folder: Path) -> Path | str:
-    """Return the C loop, or why there is none."""
-    try:
-        return compile_floor(folder)
-    except NoFloorError as error:
-        return str(error)
-
-
-@contextmanager
-def temporary_folder() -> Iterator[Path]:
-    """Make a folder that is gone at the end."""
-    with tempfile.TemporaryDirectory(prefix="rawfnf-bench-") as name:
-        yield Path(name)
-
-
-@contextmanager
-def open_bench(options: Options) -> Iterator[Bench]:
-    """Compile the C loop, issue certificates, start the receiver; nothing of it is left at the end."""
-    with temporary_folder() as folder:
-        counters = folder / "counters"
-        counter.create(counters)
-        issued = certificates.issue(folder)
-        cores = choose_cores()
-        with ReceiverProcess(counters, issued.server, cores.receiver) as receiver:
-            yield Bench(
-                receiver=receiver,
-                counters=counters,
-                certificates=issued,
-                floor=built_floor(folder),
-                core=cores.contenders,
-                seconds=options.seconds,
-                random=random.Random(options.seed),  # noqa: S311 - the order of blocks is no secret
-                slots=itertools.count(),
-            )
 
 
 def compare(options: Options) -> int:
@@ -102,19 +70,31 @@ def compare(options: Options) -> int:
     unit = options.seconds / sum(scenario.weight for scenario in options.scenarios)
     around = sum(STARTING + ENDING + scenario.delay for scenario in options.scenarios)
     total = options.seconds + around + footprint.ROUNDS * INTERPRETER
-    with open_bench(options) as bench, bar(total) as progress, ExitStack() as stack:
+    with open_bench(options.seed, options.seconds) as bench, bar(total) as progress, ExitStack() as stack:
         # What waits for late answers is under way from the start, and costs nothing while it waits.
-        measurements = [stack.enter_context(Measurement(bench, scenario)) for scenario in options.scenarios]
+        measurements = [open_scenario(bench, scenario, stack) for scenario in options.scenarios]
         footprints = measure_footprints(bench, progress)
-        tables = [measure_scenario(measurement, unit, progress) for measurement in measurements]
+        tables = [
+            measured if isinstance(measured, Table) else measure_scenario(measured, unit, progress)
+            for measured in measurements
+        ]
     done = Run(metadata.collect(options.seed), tables, footprints, goals.goals(tables, footprints))
     return finish(done, options)
+
+
+def open_scenario(bench: Bench, scenario: Scenario, stack: ExitStack) -> Measurement | Table:
+    """Begin it; where it cannot be measured, the table that says why."""
+    if scenario.far:
+        if lack := network.missing():
+            return Table(scenario, [Row(each.name, f"missing: {lack}") for each in CONTENDERS if each.where(scenario)])
+        bench = stack.enter_context(at_the_ends_of_a_network(bench, scenario.rtt))
+    return stack.enter_context(Measurement(bench, scenario))
 
 
 def measure_footprints(bench: Bench, progress: Bar) -> list[Footprint]:
     """Return what imports cost."""
     progress.phase("imports", footprint.ROUNDS * INTERPRETER)
-    port = bench.receiver.listen(next(bench.slots), Scenario("imports", "the one post of a fresh interpreter"))
+    port = bench.receiver.listen(next(bench.slots))
     cache = bench.counters.with_name("bytecode")
     return footprint.measure(f"http://127.0.0.1:{port}/", cache, bench.random, lambda: progress.step(INTERPRETER))
 
@@ -151,15 +131,6 @@ def against_endpoint(options: Options, url: str) -> int:
 def agreed() -> bool:
     """Ask; without a terminal the answer is no."""
     return sys.stdin.isatty() and input("Send it? [y/N] ").strip().lower() in {"y", "yes"}
-
-
-def watch_flatness(options: Options, posts: int) -> int:
-    """Very many posts in one process."""
-    with open_bench(options) as bench, bar(flat.SETTLING_POSTS + posts) as progress:
-        progress.phase("posting", flat.SETTLING_POSTS + posts)
-        flatness = flat.measure(bench, posts, progress.reach)
-    Console().print(report.flat_table(flatness), report.flat_verdict(flatness))
-    return OK if flatness.flat else NOT_FLAT
 
 
 def finish(done: Run, options: Options) -> int:

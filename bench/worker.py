@@ -1,8 +1,12 @@
-"""One contender in a process of its own: makes blocks of posts when asked, and times each of them alone.
+"""One contender in a process of its own: makes posts when asked, and times each of them alone.
 
-`python -m bench.worker ASSIGNMENT`, where the assignment is JSON. It says `ready`, then answers each line
-`block FIRST POSTS LIMIT_NS` on standard input with one line of JSON, a `Block`. It ends with standard input, and with
-its parent.
+`python -m bench.worker ASSIGNMENT`, where the assignment is JSON. It says `ready`, then answers each line on standard
+input with one line of JSON, and ends with standard input, and with its parent.
+
+- `block FIRST POSTS LIMIT_NS`: posts one after the other, each when the receiver sleeps. Returns a `Block`.
+- `pace FIRST POSTS INTERVAL_NS`: posts at a fixed rate, whatever became of those before, as the traffic of many users
+  would. Each is timed from when it was to begin: what a slow one delays counts as well (wrk2's way). Returns a `Block`.
+- `settle`: reads the answers that are there, and returns the `Ledger` of a contender that keeps one, else null.
 """
 
 from __future__ import annotations
@@ -15,18 +19,27 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
-from .contenders import CONTENDERS, Post, Target
+from .contenders import KNOWN, LINGER, Target, Way
 from .counter import Counters
+from .descriptors import allow_many_descriptors
 from .payload import body
 
 if TYPE_CHECKING:
-    from .payload import Body
+    from collections.abc import Callable
+
+    from .contenders import Post
+    from .payload import Body, Kind
 
 # How long a worker waits for the receiver to account for a post; ten thousand times what it takes.
 PACE_NS = 250_000_000
-# The caller's pause before each post. Without it a quick contender now and then catches the receiver between its last
-# word and its sleep and is spared the wake-up: the C loop then took 11 µs instead of 24, by luck, row by row.
+# How long the receiver must have slept before each post. Without it a quick contender now and then catches the receiver
+# between its last word and its sleep and is spared the wake-up: the C loop then took 11 µs instead of 24, by luck, row
+# by row.
 REST_NS = 50_000
+# From so long before a post at a fixed rate its caller stays awake: a sleeper is woken some 0.1 ms late.
+AWAKE_NS = 300_000
+# From being asked for posts at a fixed rate to the first.
+RUN_UP_NS = 10_000_000
 # <linux/prctl.h>
 PR_SET_PDEATHSIG = 1
 
@@ -36,9 +49,10 @@ class Assignment(NamedTuple):
 
     contender: str
     target: Target
-    form: bool
-    counters: str  # path; empty: nobody counts, as with the user's own endpoint
-    slot: int
+    kind: Kind
+    counters: str = ""  # path; empty: nobody counts, as with the user's own endpoint
+    slot: int = 0
+    asleep: int | None = None  # slot in which the receiver says whether it sleeps; None: nobody asks
 
     def to_json(self) -> str:
         """As a command line argument."""
@@ -59,19 +73,21 @@ class Block(TypedDict):
     claims: list[str]  # Receipt.delivery, or empty
     ns: list[int]
     cpu_ns: list[int]
+    aside_ns: list[int]  # CPU since the last post, of what a contender does around its posts, and of its threads
     errors: dict[str, str]
 
 
 class Pace:
-    """Waits until the receiver has accounted for the last post and sleeps: its backlog never overflows."""
+    """Waits for the receiver: its backlog never overflows, and every post finds it asleep."""
 
-    def __init__(self, counters: Counters, slot: int) -> None:
+    def __init__(self, counters: Counters, slot: int, asleep: int | None) -> None:
         self._counters = counters
         self._slot = slot
+        self._asleep = asleep
         self._made = 0
 
-    def wait(self) -> bool:
-        """Wait for one more post; False when the receiver did not see it within PACE_NS."""
+    def settled(self) -> bool:
+        """Wait until one more post is accounted for; False when it was not within PACE_NS."""
         self._made += 1
         limit = time.perf_counter_ns() + PACE_NS
         while self._counters[self._slot] < self._made:
@@ -79,9 +95,19 @@ class Pace:
                 self._made -= 1  # it may never come, as after an error: do not wait for it again
                 return False
             yield_processor()
-        rested = time.perf_counter_ns() + REST_NS
-        while time.perf_counter_ns() < rested:
+        return True
+
+    def rest(self) -> bool:
+        """Wait until the receiver has slept for REST_NS on end, for PACE_NS at most; False where nobody asks for it."""
+        if self._asleep is None:
+            return False
+        start = since = time.perf_counter_ns()
+        seen = self._counters[self._asleep]
+        while (now := time.perf_counter_ns()) < since + REST_NS and now < start + PACE_NS:
             yield_processor()
+            state = self._counters[self._asleep]
+            if state != seen or state % 2 == 0:
+                since, seen = time.perf_counter_ns(), state
         return True
 
 
@@ -93,8 +119,8 @@ def yield_processor() -> None:
         os.sched_yield()
 
 
-def timed(post: Post, content: Body) -> tuple[int, int, str, str]:
-    """Make one post: nanoseconds the caller was held, CPU nanoseconds, what it claims, and its error."""
+def timed(post: Post, content: Body, begins: int | None = None) -> tuple[int, int, str, str]:
+    """Make one post: nanoseconds from when it `begins` (None: now), CPU nanoseconds, what it claims, and its error."""
     claim = error = ""
     cpu = time.process_time_ns()
     start = time.perf_counter_ns()
@@ -105,27 +131,98 @@ def timed(post: Post, content: Body) -> tuple[int, int, str, str]:
         error = f"{type(failure).__name__}: {failure}"
     else:
         end = time.perf_counter_ns()
-        claim = receipt.delivery if receipt else ""
-    return end - start, time.process_time_ns() - cpu, claim, error
+        if receipt is False:
+            error = "dropped"
+        elif receipt is not None and receipt is not True:
+            claim = receipt.delivery
+    return end - (begins or start), time.process_time_ns() - cpu, claim, error
 
 
-def block(post: Post, pace: Pace | None, order: tuple[int, int, int], *, form: bool) -> Block:
-    """Make at most so many posts, the first numbered `first`, and start none after the limit (but the first)."""
-    first, posts, limit_ns = order
-    made = Block(first=first, unpaced=0, claims=[], ns=[], cpu_ns=[], errors={})
-    end = time.perf_counter_ns() + limit_ns
-    for index in range(posts):
-        if index and time.perf_counter_ns() > end:
-            break
-        ns, cpu_ns, claim, error = timed(post, body(first + index, form=form))
+def prepare(way: Way, pace: Pace | None) -> int:
+    """Let the contender do what it does around its posts; returns the CPU nanoseconds of this thread that it took.
+
+    It is asked once more when the receiver sleeps again: what that has said meanwhile is to be read before the post.
+    """
+    spent = cpu_of(way.between)
+    if pace and pace.rest():
+        spent += cpu_of(way.between)
+    return spent
+
+
+def cpu_of(what: Callable[[], None]) -> int:
+    """Do it; returns the CPU nanoseconds of this thread that it took."""
+    before = time.thread_time_ns()
+    what()
+    return time.thread_time_ns() - before
+
+
+def cpu_of_other_threads() -> int:
+    """CPU nanoseconds of this process so far, without this thread's."""
+    return time.process_time_ns() - time.thread_time_ns()
+
+
+class Posts:
+    """Posts by one contender, and what came of them."""
+
+    def __init__(self, way: Way, kind: Kind, first: int) -> None:
+        self.way = way
+        self.kind = kind
+        self.first = first
+        self.made = Block(first=first, unpaced=0, claims=[], ns=[], cpu_ns=[], aside_ns=[], errors={})
+        self._others = cpu_of_other_threads()
+
+    def next_body(self) -> Body:
+        """Return what is posted next."""
+        return body(self.first + len(self.made["ns"]), self.kind)
+
+    def post(self, content: Body, aside: int, begins: int | None = None) -> None:
+        """Make one, and note it; `aside` was spent on it before."""
+        ns, cpu_ns, claim, error = timed(self.way.post, content, begins)
+        made, others = self.made, cpu_of_other_threads()
+        if error:
+            made["errors"][str(len(made["ns"]))] = error
         made["ns"].append(ns)
         made["cpu_ns"].append(cpu_ns)
         made["claims"].append(claim)
-        if error:
-            made["errors"][str(index)] = error
-        if pace and not pace.wait():
-            made["unpaced"] += 1
-    return made
+        made["aside_ns"].append(aside + others - self._others)
+        self._others = others
+
+
+def block(posts: Posts, pace: Pace | None, most: int, limit_ns: int) -> Block:
+    """Make at most so many posts, and start none after the limit (but the first)."""
+    end = time.perf_counter_ns() + limit_ns
+    for index in range(most):
+        if index and time.perf_counter_ns() > end:
+            break
+        content = posts.next_body()
+        posts.post(content, prepare(posts.way, pace))
+        if pace and not pace.settled():
+            posts.made["unpaced"] += 1
+    return posts.made
+
+
+def at_fixed_rate(posts: Posts, most: int, interval_ns: int) -> Block:
+    """Make so many posts, one every interval; each that cannot begin in time begins at once."""
+    begins = time.perf_counter_ns() + RUN_UP_NS
+    for _ in range(most):
+        content = posts.next_body()
+        while (left := begins - time.perf_counter_ns()) > 0:
+            if left > AWAKE_NS:
+                time.sleep((left - AWAKE_NS) / 1e9)
+            else:
+                yield_processor()
+        posts.post(content, 0, begins)
+        begins += interval_ns
+    return posts.made
+
+
+def settle(way: Way) -> dict[str, object] | None:
+    """Let a Sender read what has been answered, and open its connections; returns its books."""
+    if way.sender is None:
+        return None
+    way.sender.flush(LINGER)
+    way.between()
+    return way.sender.stats._asdict()
 
 
 def end_with_parent() -> None:
@@ -136,20 +233,40 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def prepared(assignment: Assignment) -> Way:
+    """Let the contender make its preparations."""
+    make = KNOWN[assignment.contender].make
+    if make is None:
+        raise SystemExit(f"{assignment.contender} is a program of its own")
+    made = make(assignment.target)
+    return made if isinstance(made, Way) else Way(made)
+
+
+def pace_of(assignment: Assignment) -> Pace | None:
+    """Return what waits for the receiver; None: there is none of ours."""
+    if not assignment.counters:
+        return None
+    return Pace(Counters(Path(assignment.counters)), assignment.slot, assignment.asleep)
+
+
 def main() -> None:
     """Prepare the contender, say so, and post on demand."""
     end_with_parent()
+    allow_many_descriptors()
     assignment = Assignment.from_json(sys.argv[1])
-    make = next(known.make for known in CONTENDERS if known.name == assignment.contender)
-    if make is None:
-        raise SystemExit(f"{assignment.contender} is a program of its own")
-    post = make(assignment.target)
-    counters = Counters(Path(assignment.counters)) if assignment.counters else None
-    pace = Pace(counters, assignment.slot) if counters else None
+    way = prepared(assignment)
+    pace = pace_of(assignment)
     print("ready", flush=True)
     for line in sys.stdin:
-        first, posts, limit_ns = map(int, line.split()[1:])
-        print(json.dumps(block(post, pace, (first, posts, limit_ns), form=assignment.form)), flush=True)
+        order, *numbers = line.split()
+        answer: Block | dict[str, object] | None
+        if order == "settle":
+            answer = settle(way)
+        else:
+            first, most, ns = map(int, numbers)
+            posts = Posts(way, assignment.kind, first)
+            answer = block(posts, pace, most, ns) if order == "block" else at_fixed_rate(posts, most, ns)
+        print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,187 @@
+"""A lane: one contender's worker, all that came back from it, and the row that becomes of it."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
+
+import psutil
+
+from .contenders import LINGER, Contender
+from .payload import Kind, form_encoded, payload, sized
+from .processes import ChildError, WorkerProcess
+from .results import PROMISES, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .ledger import Ledger
+    from .receiver import Report
+    from .worker import Block
+
+BLOCK_SECONDS = 0.1
+# Rounds of what is not part of the interleaved rounds.
+WARM_UP, ALONGSIDE = -2, -1
+
+
+class Left(NamedTuple):
+    """What a process holds."""
+
+    threads: int
+    descriptors: int
+
+
+def held_by(pid: int) -> Left:
+    """Return what the process holds now."""
+    process = psutil.Process(pid)
+    return Left(process.num_threads(), descriptors_of(process))
+
+
+def descriptors_of(process: psutil.Process) -> int:
+    """Its open descriptors; on Windows, handles."""
+    if sys.platform == "win32":
+        return process.num_handles()
+    return process.num_fds()
+
+
+class Lane:
+    """One contender's worker, and all that came back from it."""
+
+    def __init__(self, contender: Contender, worker: WorkerProcess, kind: Kind = "json") -> None:
+        self.contender = contender
+        self.worker = worker
+        self.kind = kind
+        self.blocks: list[tuple[int, Block]] = []
+        self.next = 0
+        self.failure = ""
+        self.before = self.after = Left(0, 0)
+        self.ledger: Ledger | None = None
+
+    def is_ready(self) -> None:
+        """Wait until the worker has made its preparations, and note what it holds."""
+        try:
+            self.worker.hear()
+            self.before = self.after = held_by(self.worker.pid)
+        except ChildError as error:
+            self.failure = str(error)
+
+    def start(self, posts: int, seconds: float) -> None:
+        """Ask for a block."""
+        try:
+            if not self.failure:
+                self.worker.start_block(self.next, posts, seconds)
+        except ChildError as error:
+            self.failure = str(error)
+
+    def finish(self, number: int, seconds: float) -> None:
+        """Collect the block as part of round `number`."""
+        try:
+            if not self.failure:
+                made = self.worker.finish_block(seconds)
+                self.next += len(made["ns"])
+                self.blocks.append((number, made))
+        except ChildError as error:
+            self.failure = str(error)
+
+    def post(self, number: int, posts: int, seconds: float = BLOCK_SECONDS) -> None:
+        """Ask for a block and collect it."""
+        if posts > 0:
+            self.start(posts, seconds)
+            self.finish(number, seconds)
+
+    def post_at_rate(self, posts: int, interval: float) -> None:
+        """Ask for a post every so many seconds, and collect them."""
+        try:
+            if not self.failure:
+                self.worker.start_pace(self.next, posts, interval)
+                self.finish(0, posts * interval)
+        except ChildError as error:
+            self.failure = str(error)
+
+    def leave(self) -> None:
+        """Let the worker read what has been answered; note its books, and what it holds."""
+        try:
+            if not self.failure:
+                self.ledger = self.worker.settle(LINGER)
+                self.after = held_by(self.worker.pid)
+        except ChildError as error:
+            self.failure = str(error)
+
+    def expected(self, number: int) -> str:
+        """Return the SHA-256 of what post `number` sent."""
+        if isinstance(self.kind, int):
+            content = sized(number, self.kind)
+        else:
+            content = (form_encoded if self.kind == "form" else self.contender.json)(payload(number))
+        return hashlib.sha256(content).hexdigest()
+
+
+class Post(NamedTuple):
+    """One post of a lane."""
+
+    round: int
+    nth: int  # of its block, from 0
+    number: int
+    ns: int
+    cpu_ns: int
+    claim: str
+    error: str
+
+
+def posts_of(lane: Lane) -> Iterator[Post]:
+    """All posts that a lane made, in order."""
+    for number, block in lane.blocks:
+        claims = block["claims"] or [""] * len(block["ns"])
+        for index, (ns, cpu_ns, claim) in enumerate(zip(block["ns"], block["cpu_ns"], claims, strict=True)):
+            error = block["errors"].get(str(index), "")
+            yield Post(number, index, block["first"] + index, ns, cpu_ns, claim, error)
+
+
+def row_of(lane: Lane, report: Report | None, cold_posts: int) -> Row:
+    """Put together what the worker said and what the receiver saw; the first posts of each round are not timed."""
+    made = list(posts_of(lane))
+    sent = [post for post in made if not post.error]
+    interleaved = [post for post in sent if post.round >= 0]
+    timed = [post for post in sent if post.round == ALONGSIDE or (post.round >= 0 and post.nth >= cold_posts)]
+    promised = [post for post in sent if post.claim in PROMISES]
+    arrived = report["bodies"] if report else {}
+    numbers = {post.number for post in made if lane.expected(post.number) in arrived}
+    delivered = sum(post.number in numbers for post in sent)
+    ledger = lane.ledger
+    promises = ledger.promised if ledger else len(promised)
+    return Row(
+        contender=lane.contender.name,
+        note=lane.failure or contradiction(ledger, len(sent)),
+        ns=[post.ns for post in timed],
+        cpu_ns=[post.cpu_ns for post in timed],
+        rounds=[post.round for post in timed],
+        aside_ns=[ns for number, block in lane.blocks if number >= 0 for ns in block["aside_ns"]] if ledger else [],
+        cold_ns=[post.ns for post in interleaved if post.nth == 0 and cold_posts],
+        sent=len(sent),
+        delivered=delivered if report else None,
+        twice=sum(times > 1 for times in arrived.values()),
+        strange=len(arrived) - len(numbers),
+        promised=promises,
+        broken_promises=broken_promises(promised, numbers, ledger) if report else 0,
+        claims=ledger.claims if ledger else dict(Counter(post.claim for post in sent if post.claim)),
+        errors=dict(Counter(post.error for post in made if post.error)),
+        unpaced=sum(block["unpaced"] for _, block in lane.blocks),
+        threads=lane.after.threads - lane.before.threads,
+        descriptors=lane.after.descriptors - lane.before.descriptors,
+    )
+
+
+def contradiction(ledger: Ledger | None, sent: int) -> str:
+    """Say what is wrong with the books of a Sender; nothing, if nothing is."""
+    if ledger is None or (ledger.lawful and ledger.posted == sent):
+        return ""
+    return f"the law of conservation does not hold: {sent} posts, {ledger}"
+
+
+def broken_promises(promised: list[Post], arrived: set[int], ledger: Ledger | None) -> int:
+    """Return how many posts were said to have arrived and did not; a Sender's books do not say which: at least."""
+    if ledger:
+        return max(0, ledger.promised - len(arrived))
+    return sum(post.number not in arrived for post in promised)
