@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import errno
 from _thread import RLock  # threading's own, whose import takes 1 ms
+from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
 from ._connection import Connection
@@ -37,12 +38,14 @@ if TYPE_CHECKING:
         """Where a driver notes what connections wait for."""
 
         def set(self, connection: Connection, wait: Wait) -> None:
-            """Wake the driver when that happens; the time is not its business."""
+            """Have the driver told when that happens, and `on_close` set if so; the time is not its business."""
 
         def forget(self, connection: Connection) -> None:
             """Do not wait for it any more; it may not be there."""
 
 
+# Seconds between looks at a connection of whose events the system does not tell.
+_UNWATCHED = 0.05
 # Seconds. An older spare is never used: servers' idle timeouts and the tables of NATs forget silently.
 _OLDEST = 30.0
 # From this age on a spare's successor is opened, so that there is one in time.
@@ -88,6 +91,13 @@ class Stats(NamedTuple):
     dropped: int
     failed: int
     spares: int
+
+
+def _next_look(connection: Connection, wait: Wait) -> float:
+    """Return when to look again if the driver tells of nothing before; soon where it could not be made to tell."""
+    until = _NEVER if wait.until is None else wait.until
+    watched = connection.on_close is not None or not (wait.readable or wait.writable)
+    return until if watched else min(until, monotonic() + _UNWATCHED)
 
 
 class Addresses:
@@ -159,7 +169,6 @@ class Pool:
         self._held: dict[Connection, float] = {}  # and when to look at it next; the oldest first
         self._look_at = _NEVER  # not later than the first of these times
         self._queue: list[Message] = []  # posts that wait for room, the first first
-        self._fresh: list[Connection] = []  # held, and to be advanced once before they are watched
         self._owed: dict[Connection, int] = {}  # bytes that are left to the thread
         self._try_at = 0.0  # when the next spare may be opened
         self._backoff = _FIRST_BACKOFF
@@ -239,15 +248,15 @@ class Pool:
                 connection.abort()
                 self._post_ended("unanswered")
             else:
-                self._look_at = min(self._look_at, now + self._linger)
+                # What it waits for is not watched yet, or has come. Or an acknowledgement, which wakes nobody.
+                unwatched = connection.on_close is None or connection.heard() or connection in self._owed
+                until = now if unwatched or self._closing == "acked" else now + self._linger
+                self._look_at = min(self._look_at, until)
                 # Between these two an interrupt would break the law, and cannot come: there is no call and no jump.
-                self._held[connection] = now + self._linger
+                self._held[connection] = until
                 self.posted += 1
-                if connection.on_close is None or connection.heard() or connection in self._owed:
-                    self._fresh.append(connection)  # what it waits for is not watched yet, or has come
+                if unwatched:
                     self.rouse()
-                elif self._closing == "acked":
-                    self._fresh.append(connection)  # an acknowledgement wakes nobody
             del self._in_hand[connection]
 
     def _post_ended(self, how: str) -> None:
@@ -342,10 +351,11 @@ class Pool:
         There is one call at a time. With `most` it looks at so many connections at most; without `opening` it neither
         opens nor replaces spares.
         """
-        connections = [*stirred][:most]
-        connections += self._due(now, None if most is None else most - len(connections))
-        for connection in connections:
+        for connection in [*stirred, *self._due(now)][:most]:
             self._go_on(connection, watch, now)
+        if self._look_at <= now:
+            with self.lock:
+                self._look_at = min(list(self._held.values()), default=_NEVER)
         if opening:
             self._open_missing(watch, now)
             self._retire(now)
@@ -354,8 +364,6 @@ class Pool:
         """Return when `work` is due if nothing happens before; None: never. In the past: now."""
         with self.lock:
             times = [self._look_at, *self._opening.values()]
-            if self._fresh:
-                times.append(now)
             if self._missing(now) > 0 and (self._try_at > now or self.addresses.get()):
                 times.append(self._try_at)
             if self._ready and not self.closed:
@@ -404,26 +412,22 @@ class Pool:
 
     # --- inside ----------------------------------------------------------------------------------------------------
 
-    def _due(self, now: float, most: int | None) -> list[Connection]:
-        """Return those whose time has come, and those that have not been looked at yet."""
-        with self.lock:
-            due = self._fresh[:]
-            if self._look_at <= now:
-                due += [connection for connection, at in list(self._held.items()) if at <= now]
-            if most is not None:
-                self._fresh = due[most:]  # and what is due stays so
-                return due[:most]
-            self._fresh = []
-            self._look_at = min((at for at in list(self._held.values()) if at > now), default=_NEVER)
-            return due + [connection for connection, at in list(self._opening.items()) if at <= now]
+    def _due(self, now: float) -> list[Connection]:
+        """Return those whose time has come."""
+        due = [connection for connection, at in list(self._opening.items()) if at <= now]
+        if self._look_at <= now:
+            due += [connection for connection, at in list(self._held.items()) if at <= now]
+        return due
 
     def _go_on(self, connection: Connection, watch: Watch, now: float) -> None:
         with self.lock:
             held = connection in self._held
-            if connection in self._ready:
+            if held:
+                self._held[connection] = self._look_at = now  # due until it has been dealt with
+            elif connection in self._ready:
                 self._ready.remove(connection)
                 self._opening[connection] = _NEVER
-            elif not held and connection not in self._opening:
+            elif connection not in self._opening:
                 watch.forget(connection)  # a post has it, and hold() will say so
                 return
         if held:
@@ -468,7 +472,7 @@ class Pool:
 
     def _place(self, connection: Connection, wait: Wait) -> None:
         if connection.state != "ready":
-            self._opening[connection] = _NEVER if wait.until is None else wait.until
+            self._opening[connection] = _next_look(connection, wait)
             return
         self.addresses.worked(connection.address)
         self._ready.append(connection)
@@ -516,11 +520,11 @@ class Pool:
             if wait is None:
                 self._settle(connection)
             else:
-                self._hold_on(connection, wait)
                 watch.set(connection, wait)
+                self._hold_on(connection, wait)
 
     def _hold_on(self, connection: Connection, wait: Wait) -> None:
-        until = _NEVER if wait.until is None else wait.until
+        until = _next_look(connection, wait)
         with self.lock:
             self._held[connection] = until
             self._look_at = min(self._look_at, until)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 # Seconds; advancing once more than needed does no harm.
-_LONGEST_WAIT = 3600.0
+LONGEST_WAIT = 3600.0
 
 
 def post(
@@ -181,4 +181,4 @@ class Waiter:
 
 def seconds_until(time: float | None) -> float:
     """Return a selector's timeout. epoll_wait() takes milliseconds in an int, 24 days: never quite that long."""
-    return _LONGEST_WAIT if time is None else min(max(0.0, time - monotonic()), _LONGEST_WAIT)
+    return LONGEST_WAIT if time is None else min(max(0.0, time - monotonic()), LONGEST_WAIT)

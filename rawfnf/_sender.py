@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from . import _tcp
 from ._errors import ConnectError, RequestError, not_prepared
 from ._pool import Pool
-from ._post import Waiter, resolved, seconds_until
+from ._post import LONGEST_WAIT, Waiter, resolved, seconds_until
 from ._request import Request
 from ._route import checked_closing, checked_seconds, checked_timeout, route_to
 
@@ -408,7 +408,9 @@ class _Watch:
                 self._selector.unregister(descriptor)
             try:
                 self._selector.register(descriptor, events, connection)
-            except OSError:  # epoll: ENOSPC, say. The connection is looked at when its time has come
+            except (
+                OSError
+            ):  # epoll's ENOSPC; or EEXIST, left by an interrupt in here. The pool will look from time to time
                 connection.on_close = None
             else:
                 self._events[connection] = events
@@ -425,7 +427,7 @@ class _Watch:
         """Wait for an event; return the connections that have one. A wake-up is for the one who leads."""
         try:
             keys = [key for key, _ in self._selector.select(seconds)]
-        except ValueError:  # closed meanwhile, by close() in another thread
+        except (OSError, ValueError):  # closed meanwhile, by close() in another thread
             return []
         if leads and any(key.data is None for key in keys):
             self._waker.drain()
@@ -484,22 +486,23 @@ class _Pump:
                 self._leader = me
             self._turn(until)
         finally:
-            if self._leader == me:
-                if before is None:
-                    self._lead_no_more()
-                elif self._watch is not None:
-                    self._watch.wake()  # we have taken wake-ups of our own interrupted wait
+            if self._leader == me and before is None:
+                self._leader = None  # first, and without a call: no interrupt can come between
+                self._tell_followers()
+            elif self._leader == me and self._watch is not None:
+                self._watch.wake()  # we have taken wake-ups of our own interrupted wait
 
     def _follow(self, until: float | None) -> None:
         self._pool.followers += 1
         try:
-            self._changed.wait(seconds_until(until))
+            # Not for long: an interrupt may keep whoever led from telling us.
+            self._changed.wait(min(seconds_until(until), _SLEEP))
         finally:
             self._pool.followers -= 1
 
-    def _lead_no_more(self) -> None:
+    def _tell_followers(self) -> None:
+        """Let others lead; or close the selector, if it was for that that we were to end."""
         with self._pool.lock:
-            self._leader = None
             if self._ended and self._watch is not None:
                 self._watch.close()
             self._changed.notify_all()
@@ -510,20 +513,28 @@ class _Pump:
         with pool.lock:
             if self._ended:
                 return
-            times = [time for time in (pool.next_time(monotonic()), until) if time is not None]
-            # A post on a spare does not wake us, which would take longer than its send(): we look by ourselves.
-            if pool.posted != self._seen:
-                times.append(monotonic() + _NAP)
-            elif pool.quick():
-                times.append(monotonic() + _SLEEP)
-            self._seen = pool.posted
-            seconds = seconds_until(min(times, default=None))
+            seen, now = pool.posted, monotonic()
+            times = [time for time in (pool.next_time(now), until) if time is not None]
+            due = min(times, default=None)
+            seconds = min(seconds_until(due), self._nap())
             pool.asleep = seconds > 0  # what happened before this line has been seen; what happens now, wakes us
         try:
             stirred = watch.select(seconds, leads=True)
+            woken = not pool.asleep
         finally:
             pool.asleep = False
-        self._work(watch, stirred)
+        if stirred or woken or pool.posted != seen or (due is not None and monotonic() >= due):
+            self._work(watch, stirred)
+
+    def _nap(self) -> float:
+        """Return how long to wait at most: a post on a spare does not wake us, which would take longer than its send().
+
+        Called once a turn.
+        """
+        before, self._seen = self._seen, self._pool.posted
+        if before != self._seen:
+            return _NAP
+        return _SLEEP if self._pool.quick() else LONGEST_WAIT
 
     def _watched(self) -> _Watch:
         with self._pool.lock:
@@ -565,14 +576,10 @@ class _Pump:
 
     def reap(self, most: int) -> None:
         """Look at a few of those that are held, unless somebody is at it already."""
-        if not self._working.acquire(blocking=False):
-            return
-        try:
+        if self._worker is None:
             with contextlib.suppress(OSError):  # out of descriptors: this post has been handed over all the same
                 watch = self._watched()
                 self._work(watch, watch.select(0), most=most, opening=False)
-        finally:
-            self._working.release()
 
     def close_oldest(self) -> bool:
         """Make room: end the wait of what is held the longest; False if nothing is."""
@@ -585,32 +592,35 @@ class _Pump:
         """Start the thread, if this is possible now: otherwise the posts do its work, and the next one tries again."""
         if self.threaded:
             return
+        thread = threading.Thread(target=self._run, name="rawfnf", daemon=True)
         with self._pool.lock:
             if self._leader is not None or self._ended:
                 return
-            self._leader = _STARTING
+            self._leader, self._thread, self.threaded = _STARTING, thread, True
         try:
             self._watched()
-            self._thread = threading.Thread(target=self._run, name="rawfnf", daemon=True)
-            self.threaded = True
-            self._thread.start()
+            thread.start()
         except (OSError, RuntimeError):  # out of descriptors, or of threads; or the interpreter is about to exit
-            self._thread, self.threaded = None, False
-            self._lead_no_more()
+            pass
+        finally:
+            if thread.ident is None:
+                self._leader, self._thread, self.threaded = None, None, False
+                self._tell_followers()
 
     def _run(self) -> None:
-        self._leader = threading.get_ident()
+        self._leader, self._thread, self.threaded = threading.get_ident(), threading.current_thread(), True
         try:
             while not self._ended:
                 self._resolve()
                 self._turn(None)
         finally:
-            self.threaded = False  # should it be a defect that ends us, the next post starts another thread
             if self._ended:
                 with self._working:
                     self._pool.close()
                     self._pool.abandon()
-            self._lead_no_more()
+            # Should it be a defect that ends us, the next post starts another thread.
+            self._leader, self.threaded = None, False
+            self._tell_followers()
 
     def _resolve(self) -> None:
         if self._pool.wants_addresses(monotonic()):
@@ -650,8 +660,6 @@ class _Pump:
 
     def _end(self) -> None:
         with self._pool.lock:
-            if self._ended:
-                return
             self._ended = True
             if self._leader is not None:
                 self._pool.rouse()  # whoever leads closes the selector

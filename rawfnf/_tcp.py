@@ -259,7 +259,7 @@ class Waker:
 
     def wake(self) -> None:
         """Make it readable; from any thread."""
-        with suppress(BlockingIOError):  # full of wake-ups already
+        with suppress(OSError):  # full of wake-ups already, or closed: then nobody waits any more
             self._waking.send(b"\0", _SEND)
 
     def drain(self) -> None:
