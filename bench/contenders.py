@@ -43,6 +43,7 @@ class Target(NamedTuple):
     path: str  # the request target
     tls: bool
     cafile: str | None  # None: the system's trust store
+    burst: int = 1  # posts that are made back to back: what can be opened ahead, is to be there for all of them
 
     def context(self) -> ssl.SSLContext | None:
         """Return a TLS client context that trusts the embedded receiver; None on plain TCP."""
@@ -57,7 +58,7 @@ class Way(NamedTuple):
     """A prepared contender, with what it does around the calls that are timed."""
 
     post: Post
-    between: Callable[[], None] = nothing  # before each post, not timed
+    between: Callable[[], None] = nothing  # before each burst, not timed
     sender: rawfnf.Sender | None = None  # keeps books, which are compared with what arrived
 
 
@@ -99,11 +100,18 @@ def rawfnf_answered(target: Target) -> Post:
 
 
 def sender(target: Target) -> Way:
-    """Hand over to a Sender without a thread, whose user lets it work between the posts, by pump() and warm()."""
+    """Hand over to a Sender without a thread, whose user lets it work between the bursts, by pump() and warm()."""
     import rawfnf
 
     context = target.context()
-    made = rawfnf.Sender(target.url, spares=1, background=False, linger=LINGER, max_held=MOST_HELD, ssl_context=context)
+    made = rawfnf.Sender(
+        target.url,
+        spares=target.burst,
+        background=False,
+        linger=LINGER,
+        max_held=MOST_HELD,
+        ssl_context=context,
+    )
 
     def between() -> None:
         made.pump()
@@ -117,7 +125,8 @@ def sender_thread(target: Target) -> Way:
     import rawfnf
 
     context = target.context()
-    made = rawfnf.Sender(target.url, spares=THREAD_SPARES, linger=LINGER, max_held=MOST_HELD, ssl_context=context)
+    spares = max(THREAD_SPARES, target.burst)
+    made = rawfnf.Sender(target.url, spares=spares, linger=LINGER, max_held=MOST_HELD, ssl_context=context)
     return Way(lambda body: made.post(**body), made.warm, made)
 
 

@@ -1,9 +1,10 @@
 /* The floors: what a POST costs that knows nothing of HTTP, in a loop.
  *
- * usage: floor ADDRESS PORT COUNTERS SLOT ASLEEP MODE REQUEST
+ * usage: floor ADDRESS PORT COUNTERS SLOT ASLEEP MODE BURST REQUEST
  *
  * MODE "whole" times socket, connect, send, shutdown and close. MODE "open" times send() alone, on a connection that was
- * opened before: the kernel's part of what nobody who sends a request can avoid, the receiver's wake-up included.
+ * opened before: the kernel's part of what nobody who sends a request can avoid, the receiver's wake-up included where
+ * it sleeps. BURST posts are made back to back.
  *
  * REQUEST is sent as it is, but for its first "##########", which becomes the number of the post. It speaks the
  * protocol of worker.py: a line "block FIRST POSTS LIMIT_NS" on standard input is answered by one line of JSON, and
@@ -36,12 +37,16 @@
 struct lane {
     const struct addrinfo *to;
     char *request, *mark;
-    size_t size;
-    int open_ahead;          /* MODE is "open" */
-    int fd;                  /* ... and this the connection, or minus errno */
+    size_t size, burst;
+    int *ahead;              /* MODE is "open": the connections of one burst, or minus errno; NULL: it is "whole" */
     const uint64_t *settled; /* posts accounted for; NULL: the user's own endpoint, paced by the parent */
     const uint64_t *asleep;  /* odd while the receiver sleeps */
     uint64_t made;           /* posts that the receiver is to account for */
+};
+
+struct notes { /* one entry per post */
+    uint64_t *ns, *cpu_ns;
+    int *errors;
 };
 
 static uint64_t read_clock(clockid_t clock)
@@ -82,11 +87,11 @@ static void end_connection(int fd)
     close(fd);
 }
 
-/* What is timed; returns 0 or errno. */
-static int post(const struct lane *lane)
+/* What is timed, the nth of its burst; returns 0 or errno. */
+static int post(const struct lane *lane, size_t nth)
 {
-    if (lane->open_ahead)
-        return lane->fd < 0 ? -lane->fd : send_all(lane->fd, lane->request, lane->size);
+    if (lane->ahead)
+        return lane->ahead[nth] < 0 ? -lane->ahead[nth] : send_all(lane->ahead[nth], lane->request, lane->size);
     int fd = open_connection(lane->to);
     if (fd < 0)
         return -fd;
@@ -98,19 +103,20 @@ static int post(const struct lane *lane)
     return error;
 }
 
-/* Waits until one more post is accounted for; returns 0 if it was not within PACE_NS. */
-static int is_settled(struct lane *lane)
+/* Waits until so many more posts are accounted for; returns how many were not within PACE_NS. */
+static uint64_t unsettled(struct lane *lane, size_t posts)
 {
-    uint64_t limit = read_clock(CLOCK_MONOTONIC) + PACE_NS;
-    lane->made++;
-    while (__atomic_load_n(lane->settled, __ATOMIC_ACQUIRE) < lane->made) {
+    uint64_t limit = read_clock(CLOCK_MONOTONIC) + PACE_NS, settled;
+    lane->made += posts;
+    while ((settled = __atomic_load_n(lane->settled, __ATOMIC_ACQUIRE)) < lane->made) {
         if (read_clock(CLOCK_MONOTONIC) > limit) {
-            lane->made--;
-            return 0;
+            uint64_t missing = lane->made - settled;
+            lane->made = settled;
+            return missing;
         }
         sched_yield();
     }
-    return 1;
+    return 0;
 }
 
 /* Waits until the receiver has slept for REST_NS on end, for PACE_NS at most. */
@@ -129,16 +135,35 @@ static void rest(const struct lane *lane)
     }
 }
 
-static void prepare(struct lane *lane, uint64_t number)
+static void write_number(const struct lane *lane, uint64_t number)
 {
     char digits[24]; /* room for any 64-bit number, which the compiler wants to see */
     snprintf(digits, sizeof digits, "%0*llu", MARK_SIZE, (unsigned long long)number);
     if (lane->mark)
         memcpy(lane->mark, digits, MARK_SIZE);
-    if (lane->open_ahead)
-        lane->fd = open_connection(lane->to);
+}
+
+/* Makes posts back to back; returns how many the receiver did not account for in time. */
+static uint64_t burst(struct lane *lane, uint64_t first, size_t posts, struct notes notes)
+{
+    if (lane->ahead)
+        for (size_t i = 0; i < posts; i++)
+            lane->ahead[i] = open_connection(lane->to);
     if (lane->asleep)
         rest(lane);
+    for (size_t i = 0; i < posts; i++) {
+        write_number(lane, first + i);
+        uint64_t cpu = read_clock(CLOCK_PROCESS_CPUTIME_ID), start = read_clock(CLOCK_MONOTONIC);
+        notes.errors[i] = post(lane, i);
+        notes.ns[i] = read_clock(CLOCK_MONOTONIC) - start;
+        notes.cpu_ns[i] = read_clock(CLOCK_PROCESS_CPUTIME_ID) - cpu;
+    }
+    uint64_t missing = lane->settled ? unsettled(lane, posts) : 0;
+    if (lane->ahead)
+        for (size_t i = 0; i < posts; i++)
+            if (lane->ahead[i] >= 0)
+                end_connection(lane->ahead[i]);
+    return missing;
 }
 
 static void print_list(const char *name, const uint64_t *values, size_t size)
@@ -164,32 +189,28 @@ static void print_errors(const int *errors, size_t size)
 /* Makes a block of posts and prints what came of them; returns 0 for want of memory. */
 static int block(struct lane *lane, uint64_t first, size_t posts, uint64_t limit_ns)
 {
-    uint64_t *ns = calloc(posts, sizeof *ns), *cpu_ns = calloc(posts, sizeof *cpu_ns);
-    int *errors = calloc(posts, sizeof *errors);
-    if (!ns || !cpu_ns || !errors)
+    struct notes all = {
+        calloc(posts, sizeof *all.ns), calloc(posts, sizeof *all.cpu_ns), calloc(posts, sizeof *all.errors)
+    };
+    if (!all.ns || !all.cpu_ns || !all.errors)
         return 0;
-    size_t i = 0, unpaced = 0;
-    uint64_t end = read_clock(CLOCK_MONOTONIC) + limit_ns;
-    while (i < posts && (i == 0 || read_clock(CLOCK_MONOTONIC) < end)) {
-        prepare(lane, first + i);
-        uint64_t cpu = read_clock(CLOCK_PROCESS_CPUTIME_ID), start = read_clock(CLOCK_MONOTONIC);
-        errors[i] = post(lane);
-        ns[i] = read_clock(CLOCK_MONOTONIC) - start;
-        cpu_ns[i] = read_clock(CLOCK_PROCESS_CPUTIME_ID) - cpu;
-        i++;
-        if (lane->settled)
-            unpaced += !is_settled(lane);
-        if (lane->open_ahead && lane->fd >= 0)
-            end_connection(lane->fd);
+    size_t made = 0;
+    uint64_t unpaced = 0, end = read_clock(CLOCK_MONOTONIC) + limit_ns;
+    while (made < posts && (made == 0 || read_clock(CLOCK_MONOTONIC) < end)) {
+        size_t now = posts - made < lane->burst ? posts - made : lane->burst;
+        struct notes notes = {all.ns + made, all.cpu_ns + made, all.errors + made};
+        unpaced += burst(lane, first + made, now, notes);
+        made += now;
     }
-    printf("{\"first\": %llu, \"unpaced\": %zu, \"claims\": [], \"aside_ns\": [], ", (unsigned long long)first, unpaced);
-    print_list("ns", ns, i);
-    print_list("cpu_ns", cpu_ns, i);
-    print_errors(errors, i);
+    printf("{\"first\": %llu, \"unpaced\": %llu, ", (unsigned long long)first, (unsigned long long)unpaced);
+    printf("\"claims\": [], \"aside_ns\": [], ");
+    print_list("ns", all.ns, made);
+    print_list("cpu_ns", all.cpu_ns, made);
+    print_errors(all.errors, made);
     puts("}");
-    free(ns);
-    free(cpu_ns);
-    free(errors);
+    free(all.ns);
+    free(all.cpu_ns);
+    free(all.errors);
     return 1;
 }
 
@@ -208,18 +229,20 @@ static int map_counters(struct lane *lane, const char *path, size_t slot, size_t
 
 int main(int argc, char **argv)
 {
-    if (argc != 8)
+    if (argc != 9)
         return 2;
     struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM}, *to;
     if (getaddrinfo(argv[1], argv[2], &hints, &to))
         return 2;
     struct lane lane = {
         .to = to,
-        .request = argv[7],
-        .mark = strstr(argv[7], MARK),
-        .size = strlen(argv[7]),
-        .open_ahead = !strcmp(argv[6], "open"),
+        .request = argv[8],
+        .mark = strstr(argv[8], MARK),
+        .size = strlen(argv[8]),
+        .burst = strtoul(argv[7], NULL, 10),
     };
+    if (!strcmp(argv[6], "open") && !(lane.ahead = calloc(lane.burst, sizeof *lane.ahead)))
+        return 2;
     if (*argv[3] && !map_counters(&lane, argv[3], strtoul(argv[4], NULL, 10), strtoul(argv[5], NULL, 10)))
         return 2;
     signal(SIGPIPE, SIG_IGN);

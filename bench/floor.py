@@ -51,4 +51,5 @@ def arguments(program: Path, assignment: Assignment) -> list[str]:
     address = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)[0][4][0]
     slots = [str(assignment.slot), str(assignment.asleep or 0)]
     mode = "open" if KNOWN[assignment.contender].held else "whole"
-    return [str(program), str(address), str(target.port), assignment.counters, *slots, mode, request.decode()]
+    how = [mode, str(target.burst)]
+    return [str(program), str(address), str(target.port), assignment.counters, *slots, *how, request.decode()]

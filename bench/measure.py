@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from .scenarios import Scenario
     from .stage import Bench
 
-# A block is over after so many posts, or BLOCK_SECONDS: small, so that a disturbance hits all contenders alike.
+# A block is over after so many posts (and the rest of a burst), or BLOCK_SECONDS: small, so that a disturbance hits all
+# contenders alike.
 BLOCK_POSTS = 34
 # The first posts of a block find the core's caches full of the contender before. The very first is shown apart: it is
 # what a caller pays who posts now and then. From the fifth on the times are even.
@@ -103,15 +104,15 @@ class Measurement:
         self.lanes = self.open([known for known in self.contenders() if known not in asked])
         lanes = list(self.lanes.values())
         for lane in lanes:
-            lane.post(WARM_UP, WARM_UP_POSTS, WARM_UP_SECONDS)
-        most = self.most()
+            lane.post(WARM_UP, self.scenario.whole_bursts(WARM_UP_POSTS), WARM_UP_SECONDS)
+        most, in_block = self.most(), self.scenario.whole_bursts(BLOCK_POSTS)
         pids = self.pids()
         self.before = usage(pids)
         start = time.monotonic()
         for number in itertools.count():
             self.bench.random.shuffle(lanes)
             for lane in lanes:
-                lane.post(number, min(BLOCK_POSTS, most - lane.next))
+                lane.post(number, min(in_block, most - lane.next))
             gone = time.monotonic() - start
             tick(gone)
             if gone > seconds or all(lane.failure or lane.next >= most for lane in lanes):
@@ -129,9 +130,10 @@ class Measurement:
 
     def most(self) -> int:
         """Return how many posts per contender: what the scenario wants, but no more than the receiver can hold open."""
+        most = self.scenario.most
         if self.scenario.busy and self.bench.receiver.descriptors:
-            return min(self.scenario.most, int(self.bench.receiver.descriptors * USABLE / len(self.lanes)))
-        return self.scenario.most
+            most = min(most, int(self.bench.receiver.descriptors * USABLE / len(self.lanes)))
+        return most - most % self.scenario.burst
 
     def finish(self, tick: Callable[[], None]) -> Table:
         """Wait for what runs alongside and for the answers still due; then see what is left behind and what arrived."""

@@ -14,8 +14,8 @@ from .scenarios import SCENARIOS, Scenario
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Seconds of measuring; starting, warming up, imports and waiting for the last answers take some 20 more.
-SECONDS = 54.0
+# Seconds of measuring; starting, warming up, imports and waiting for the last answers take some 25 more.
+SECONDS = 56.0
 URL_POSTS = 20
 OPEN_LOOP_SECONDS = 30.0
 FORMATS = (".svg", ".png")

@@ -35,8 +35,16 @@ DELIVERED = (
 LEGEND = (
     "p50 to max: how long the caller is held. CPU: user + system per call, median. ÷C: p50 ÷ the C socket loop's p50. "
     "trick÷: the requests trick's p50 ÷ this p50. thr, fd: threads and descriptors kept once all answers were "
-    "given. -: not measured, or too few posts to say. ✗: something was lost, doubled, altered or raised; the latency "
-    "is void."
+    "given, a Sender's spares among them. -: not measured, or too few posts to say. ✗: something was lost, doubled, "
+    "altered or raised; the latency is void."
+)
+OF_BURSTS = (
+    "{burst} posts back to back, each timed: the first finds the receiver asleep and pays for its wake-up (see p99), "
+    "the others only where they are slower than the receiver."
+)
+OF_REGIMES = (
+    "Now and then: each post finds the receiver asleep, and pays for its wake-up. Back to back (the scenarios burst…): "
+    "only the first of a burst does."
 )
 ELSEWHERE = (
     "memory and descriptors after many posts: --flat 100000; system calls: --syscalls; a fixed rate of posts: "
@@ -49,11 +57,12 @@ Envoy, Puma, Go and others do, and lose requests that were delivered here.
 - On loopback the sender's system call also carries the packets up to the receiver's socket and wakes it: the kernel's \
 work for both sides is in every row's time and CPU, and none of the receiver's own.
 - C send, open is the C socket loop without what can be done ahead: the bare send() on an open connection. Nobody who \
-posts can be faster, and most of it is the wake-up of the receiver.
+posts can be faster. Of a post now and then most of it is the wake-up of the receiver.
 - CPU is what the process used during the call. What a Sender does around its calls, and its thread at any time, is \
 told below its table. Each clock is read twice around the call, which adds up to a microsecond to every row.
-- Posts are made one at a time, each when the receiver has slept for 50 µs: nothing is said about throughput. A Sender \
-has had the time to open its next connection by then; --open-loop does not wait for it.
+- Posts are made when the receiver has slept for 50 µs: one at a time, or a whole burst back to back. A Sender without \
+a thread has had the time to open a connection for each of them by then; --open-loop does not wait for it. Nothing is \
+said about throughput.
 - Contenders have one core and the receiver another, where there are two; see the first post's time for what it costs \
 to come to a core whose caches are somebody else's."""
 
@@ -164,11 +173,13 @@ def remarks(table: Table) -> list[str]:
     if disturbed(table):
         found.append(f"DISTURBED: other processes used {table.others:.0%} of a core meanwhile. Run it again in quiet.")
     cold = [f"{row.contender} {show_time(median(row.cold_ns))}" for row in table.rows if row.cold_ns]
-    found += [f"First post after others had the core, p50: {', '.join(cold)}."] if cold else []
+    found += [f"First post after others had the core, p50: {'; '.join(cold)}."] if cold else []
     aside = [f"{row.contender} {show_time(median(row.aside_ns))}" for row in table.rows if row.aside_ns]
-    found += [f"CPU around each call and in threads, p50: {', '.join(aside)}."] if aside else []
+    found += [f"CPU around each call and in threads, p50: {'; '.join(aside)}."] if aside else []
+    if (burst := table.scenario.burst) > 1:
+        found.append(OF_BURSTS.format(burst=burst))
     plain = [known.name for known in CONTENDERS if table.scenario.tls and not known.speaks_tls]
-    found += [f"Over plain TCP, to compare with: {', '.join(plain)}."] if any(map(table.row, plain)) else []
+    found += [f"Over plain TCP, to compare with: {'; '.join(plain)}."] if any(map(table.row, plain)) else []
     for row in table.rows:
         said = [row.note] if row.note else []
         said += [f"{row.lost} of {row.sent} lost"] if row.lost else []
@@ -186,8 +197,8 @@ def remarks(table: Table) -> list[str]:
         for row in table.rows
         if (quartiles := uneven(row))
     ]
-    found += [f"Noisy, half of its rounds had their median outside of: {', '.join(rough)}."] if rough else []
-    close = [f"{one} and {other}" for one, other in not_ranked(table.rows)]
+    found += [f"Noisy, half of its rounds had their median outside of: {'; '.join(rough)}."] if rough else []
+    close = [" ≈ ".join(names) for names in not_ranked(table.rows)]
     found += [f"Too close to rank in this run: {'; '.join(close)}."] if close else []
     return found
 
@@ -210,11 +221,16 @@ def footprint_table(footprints: Sequence[Footprint]) -> Grid:
 def goal_table(found: Sequence[Goal]) -> Grid:
     """Return the numbers to reach."""
     made = grid("numbers to reach", "what", "this run", "to reach", "")
+    group = ""
     for goal in found:
+        if goal.group != group:
+            group = goal.group
+            made.add_row(f"{group}:", style="bold")
         verdict = {True: "reached", False: "missed", None: "not measured"}[goal.reached]
         style = "red" if goal.reached is False else ""
         bound = f"{'≤' if goal.at_most else '≥'} {goal.bound:g}"
-        made.add_row(goal.what, show_ratio(goal.value), bound, verdict, style=style)
+        what = f"  {goal.what}" if group else goal.what
+        made.add_row(what, show_ratio(goal.value), bound, verdict, style=style)
     return made
 
 
@@ -243,7 +259,7 @@ def show(run: Run, console: Console) -> None:
     if run.footprints:
         parts += [footprint_table(run.footprints), ""]
     if run.goals:
-        parts += [goal_table(run.goals), section(ELSEWHERE), ""]
+        parts += [goal_table(run.goals), section(OF_REGIMES), section(ELSEWHERE), ""]
     if run.goals and any(map(disturbed, run.tables)):
         parts += [Text("The machine was disturbed: these verdicts do not count.", style="red"), ""]
     parts += [

@@ -73,6 +73,7 @@ class Goal(NamedTuple):
     value: float | None
     bound: float
     at_most: bool
+    group: str = ""  # heading that it stands under
 
     @property
     def reached(self) -> bool | None:

@@ -45,7 +45,9 @@ class Bench(NamedTuple):
         host = self.receiver.address
         port = self.receiver.listen(slot, delay=scenario.delay, tls=tls, held=contender.held)
         url = f"{'https' if tls else 'http'}://{host}:{port}{PATH}"
-        target = Target(url, host, port, PATH, tls is not None, str(self.certificates.authority))
+        # Whoever waits for a late answer posts alone: between the posts of a burst the others' callers do not wait.
+        burst = 1 if contender.waits and scenario.busy else scenario.burst
+        target = Target(url, host, port, PATH, tls is not None, str(self.certificates.authority), burst)
         asleep = self.receiver.asleep if scenario.timed else None
         return Assignment(contender.name, target, scenario.kind, str(self.counters), slot, asleep)
 

@@ -68,11 +68,14 @@ def uneven(row: Row) -> tuple[float, float] | None:
     return (low, high) if high > low * EVEN else None
 
 
-def not_ranked(rows: Sequence[Row]) -> list[tuple[str, str]]:
-    """Neighbours by p50 that this run cannot rank."""
+def not_ranked(rows: Sequence[Row]) -> list[list[str]]:
+    """Return the rows, by p50, that this run cannot rank with their neighbours: each chain of them by its names."""
     measured = sorted((row for row in rows if row.ns), key=lambda row: median(row.ns))
-    return [
-        (one.contender, other.contender)
-        for one, other in pairwise(measured)
-        if (by_chance := chance(one, other)) is not None and by_chance > SIGNIFICANT
-    ]
+    chains = [[row.contender] for row in measured[:1]]
+    for one, other in pairwise(measured):
+        by_chance = chance(one, other)
+        if by_chance is not None and by_chance > SIGNIFICANT:
+            chains[-1].append(other.contender)
+        else:
+            chains.append([other.contender])
+    return [chain for chain in chains if len(chain) > 1]

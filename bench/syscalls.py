@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SECONDS = 60  # that a traced contender may take; it takes one or two
 # Under strace a post takes so long that an answer given at once would come in the middle of it, and wake the thread.
-DELAY = 0.1
+DELAY = 0.05
 SCENARIOS = (Scenario("plain", "plain TCP", DELAY), Scenario("tls1.3", "TLS 1.3", DELAY, tls="1.3"))
 CONTENDERS = (SENDER, SENDER_THREAD, NOW, TRICK)
 # At most a look at the connection, and the send; with the thread: the send, and what wakes it.

@@ -30,7 +30,7 @@ def main() -> None:
         way.post(content)
         os.access(END, os.F_OK)
         if pace:
-            pace.settled()
+            pace.unsettled()
         settle(way)
 
 

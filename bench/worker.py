@@ -3,7 +3,8 @@
 `python -m bench.worker ASSIGNMENT`, where the assignment is JSON. It says `ready`, then answers each line on standard
 input with one line of JSON, and ends with standard input, and with its parent.
 
-- `block FIRST POSTS LIMIT_NS`: posts one after the other, each when the receiver sleeps. Returns a `Block`.
+- `block FIRST POSTS LIMIT_NS`: posts in bursts (mostly of one), each burst when the receiver sleeps and all that came
+  before is accounted for, its posts back to back. Returns a `Block`.
 - `pace FIRST POSTS INTERVAL_NS`: posts at a fixed rate, whatever became of those before, as the traffic of many users
   would. Each is timed from when it was to begin: what a slow one delays counts as well (wrk2's way). Returns a `Block`.
 - `settle`: reads the answers that are there, and returns the `Ledger` of a contender that keeps one, else null.
@@ -30,11 +31,11 @@ if TYPE_CHECKING:
     from .contenders import Post
     from .payload import Body, Kind
 
-# How long a worker waits for the receiver to account for a post; ten thousand times what it takes.
+# How long a worker waits for the receiver to account for a burst; hundreds of times what it takes.
 PACE_NS = 250_000_000
-# How long the receiver must have slept before each post. Without it a quick contender now and then catches the receiver
-# between its last word and its sleep and is spared the wake-up: the C loop then took 11 µs instead of 24, by luck, row
-# by row.
+# How long the receiver must have slept before each burst. Without it a quick contender now and then catches the
+# receiver between its last word and its sleep and is spared the wake-up: the C loop then took 11 µs instead of 24, by
+# luck, row by row.
 REST_NS = 50_000
 # From so long before a post at a fixed rate its caller stays awake: a sleeper is woken some 0.1 ms late.
 AWAKE_NS = 300_000
@@ -73,12 +74,12 @@ class Block(TypedDict):
     claims: list[str]  # Receipt.delivery, or empty
     ns: list[int]
     cpu_ns: list[int]
-    aside_ns: list[int]  # CPU since the last post, of what a contender does around its posts, and of its threads
+    aside_ns: list[int]  # CPU since the last burst, of what a contender does around it and of its threads, per post
     errors: dict[str, str]
 
 
 class Pace:
-    """Waits for the receiver: its backlog never overflows, and every post finds it asleep."""
+    """Waits for the receiver: its backlog never overflows, and every burst finds it asleep."""
 
     def __init__(self, counters: Counters, slot: int, asleep: int | None) -> None:
         self._counters = counters
@@ -86,16 +87,16 @@ class Pace:
         self._asleep = asleep
         self._made = 0
 
-    def settled(self) -> bool:
-        """Wait until one more post is accounted for; False when it was not within PACE_NS."""
-        self._made += 1
+    def unsettled(self, posts: int = 1) -> int:
+        """Wait until so many more posts are accounted for; returns how many were not within PACE_NS."""
+        self._made += posts
         limit = time.perf_counter_ns() + PACE_NS
-        while self._counters[self._slot] < self._made:
+        while (missing := self._made - self._counters[self._slot]) > 0:
             if time.perf_counter_ns() > limit:
-                self._made -= 1  # it may never come, as after an error: do not wait for it again
-                return False
+                self._made -= missing  # they may never come, as after an error: do not wait for them again
+                return missing
             yield_processor()
-        return True
+        return 0
 
     def rest(self) -> bool:
         """Wait until the receiver has slept for REST_NS on end, for PACE_NS at most; False where nobody asks for it."""
@@ -139,9 +140,9 @@ def timed(post: Post, content: Body, begins: int | None = None) -> tuple[int, in
 
 
 def prepare(way: Way, pace: Pace | None) -> int:
-    """Let the contender do what it does around its posts; returns the CPU nanoseconds of this thread that it took.
+    """Let the contender do what it does around its bursts; returns the CPU nanoseconds of this thread that it took.
 
-    It is asked once more when the receiver sleeps again: what that has said meanwhile is to be read before the post.
+    It is asked once more when the receiver sleeps again: what that has said meanwhile is to be read before the posts.
     """
     spent = cpu_of(way.between)
     if pace and pace.rest():
@@ -171,33 +172,40 @@ class Posts:
         self.made = Block(first=first, unpaced=0, claims=[], ns=[], cpu_ns=[], aside_ns=[], errors={})
         self._others = cpu_of_other_threads()
 
-    def next_body(self) -> Body:
+    def __len__(self) -> int:
+        return len(self.made["ns"])
+
+    def next_bodies(self, count: int) -> list[Body]:
         """Return what is posted next."""
-        return body(self.first + len(self.made["ns"]), self.kind)
+        first = self.first + len(self)
+        return [body(number, self.kind) for number in range(first, first + count)]
 
-    def post(self, content: Body, aside: int, begins: int | None = None) -> None:
-        """Make one, and note it; `aside` was spent on it before."""
-        ns, cpu_ns, claim, error = timed(self.way.post, content, begins)
-        made, others = self.made, cpu_of_other_threads()
-        if error:
-            made["errors"][str(len(made["ns"]))] = error
-        made["ns"].append(ns)
-        made["cpu_ns"].append(cpu_ns)
-        made["claims"].append(claim)
-        made["aside_ns"].append(aside + others - self._others)
+    def post(self, contents: list[Body], aside: int, begins: int | None = None) -> None:
+        """Make a burst, then note its posts; `aside` was spent on all of them before."""
+        burst = [timed(self.way.post, content, begins) for content in contents]
+        others = cpu_of_other_threads()
+        aside_each = (aside + others - self._others) // len(burst)
         self._others = others
+        made = self.made
+        for ns, cpu_ns, claim, error in burst:
+            if error:
+                made["errors"][str(len(self))] = error
+            made["ns"].append(ns)
+            made["cpu_ns"].append(cpu_ns)
+            made["claims"].append(claim)
+            made["aside_ns"].append(aside_each)
 
 
-def block(posts: Posts, pace: Pace | None, most: int, limit_ns: int) -> Block:
-    """Make at most so many posts, and start none after the limit (but the first)."""
+def block(posts: Posts, pace: Pace | None, burst: int, most: int, limit_ns: int) -> Block:
+    """Make at most so many posts, and begin no burst after the limit (but the first)."""
     end = time.perf_counter_ns() + limit_ns
-    for index in range(most):
-        if index and time.perf_counter_ns() > end:
+    while len(posts) < most:
+        if len(posts) and time.perf_counter_ns() > end:
             break
-        content = posts.next_body()
-        posts.post(content, prepare(posts.way, pace))
-        if pace and not pace.settled():
-            posts.made["unpaced"] += 1
+        contents = posts.next_bodies(min(burst, most - len(posts)))
+        posts.post(contents, prepare(posts.way, pace))
+        if pace:
+            posts.made["unpaced"] += pace.unsettled(len(contents))
     return posts.made
 
 
@@ -205,13 +213,13 @@ def at_fixed_rate(posts: Posts, most: int, interval_ns: int) -> Block:
     """Make so many posts, one every interval; each that cannot begin in time begins at once."""
     begins = time.perf_counter_ns() + RUN_UP_NS
     for _ in range(most):
-        content = posts.next_body()
+        contents = posts.next_bodies(1)
         while (left := begins - time.perf_counter_ns()) > 0:
             if left > AWAKE_NS:
                 time.sleep((left - AWAKE_NS) / 1e9)
             else:
                 yield_processor()
-        posts.post(content, 0, begins)
+        posts.post(contents, 0, begins)
         begins += interval_ns
     return posts.made
 
@@ -265,7 +273,10 @@ def main() -> None:
         else:
             first, most, ns = map(int, numbers)
             posts = Posts(way, assignment.kind, first)
-            answer = block(posts, pace, most, ns) if order == "block" else at_fixed_rate(posts, most, ns)
+            if order == "block":
+                answer = block(posts, pace, assignment.target.burst, most, ns)
+            else:
+                answer = at_fixed_rate(posts, most, ns)
         print(json.dumps(answer), flush=True)
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench import delivery, nginx, openloop, options, syscalls
-from bench.contenders import CONTENDERS, NOW, SENDER, SENDER_THREAD
+from bench import delivery, nginx, openloop, options, syscalls, worker
+from bench.contenders import CONTENDERS, KNOWN, NOW, SENDER, SENDER_THREAD, Way
 from bench.lanes import contradiction
 from bench.ledger import Ledger
 from bench.network import missing as missing_network
@@ -22,10 +22,12 @@ from bench.report import broken_promises
 from bench.results import Row, Table
 from bench.scenarios import SCENARIOS, Scenario
 from bench.stage import open_bench
+from bench.stats import not_ranked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from bench.payload import Body
     from tests.peers import Recorder
 
 ROOT = Path(__file__).parent.parent
@@ -45,38 +47,65 @@ def bench(*arguments: str, variables: Mapping[str, str] | None = None) -> subpro
     )
 
 
+def check_row(row: Row, scenario: Scenario) -> None:
+    name = row.contender
+    if name.startswith(("rawfnf", "Sender")):
+        assert row.sent
+        assert row.sent == row.delivered, row
+        assert len(row.ns) == len(row.cpu_ns) > 0
+        assert not row.note
+        assert row.threads == (name == SENDER_THREAD.name)
+    if name.startswith("rawfnf"):
+        assert row.descriptors == 0
+    if name in {SENDER.name, SENDER_THREAD.name}:
+        assert row.claims == {"answered 200": row.sent}
+    if not (KNOWN[name].waits and scenario.busy):  # who waits for late answers posts alone, alongside the others
+        assert row.sent % scenario.burst == 0
+
+
 def scenario_named(name: str) -> Scenario:
     return next(scenario for scenario in SCENARIOS if scenario.name == name)
 
 
-@pytest.mark.parametrize("picture", ["plot.png", "plot.svg"])
-def test_a_short_run_counts_what_arrived_and_writes_samples_and_picture(tmp_path: Path, picture: str) -> None:
-    out, plot = tmp_path / "samples.json", tmp_path / picture
-    names = ["at-once", "tls1.3"] if picture.endswith("png") else ["far-tls1.3", "after-200ms"]
-    done = bench("--seconds", "2", *(f"--scenario={name}" for name in names), "--json", str(out), "--plot", str(plot))
+def test_a_short_run_counts_what_arrived_and_writes_samples_and_picture(tmp_path: Path) -> None:
+    out, plot = tmp_path / "samples.json", tmp_path / "plot.png"
+    names = ["at-once", "burst-tls1.3", "far-tls1.3", "burst-200ms"]
+    done = bench("--seconds", "1", *(f"--scenario={name}" for name in names), "--json", str(out), "--plot", str(plot))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "numbers to reach" in done.stdout
+    assert "posts back to back, p50" in done.stdout
     run = json.loads(out.read_text())
     assert {"Python", "system", "OpenSSL", "h11", "requests", "urllib3", "urllib3's file"} <= run["metadata"].keys()
     assert [table["scenario"]["name"] for table in run["tables"]] == names
     for table in run["tables"]:
         scenario = scenario_named(table["scenario"]["name"])
+        rows = [Row(**row) for row in table["rows"]]
         # The floors need a compiler: where there is none, their rows say so.
-        assert [row["contender"] for row in table["rows"]] == [who.name for who in CONTENDERS if who.where(scenario)]
+        assert [row.contender for row in rows] == [who.name for who in CONTENDERS if who.where(scenario)]
         if scenario.far and (lack := missing_network()):
-            assert all(lack in row["note"] for row in table["rows"])
+            assert all(lack in row.note for row in rows)
             continue
-        for row in table["rows"]:
-            if row["contender"].startswith(("rawfnf", "Sender")):
-                assert row["sent"] == row["delivered"] > 0, row
-                assert len(row["ns"]) == len(row["cpu_ns"]) > 0
-                assert not row["note"]
-                assert row["threads"] == (row["contender"] == SENDER_THREAD.name)
-            if row["contender"].startswith("rawfnf"):
-                assert row["descriptors"] == 0
-            if row["contender"] in {SENDER.name, SENDER_THREAD.name}:
-                assert row["claims"] == {"answered 200": row["sent"]}
+        for row in rows:
+            check_row(row, scenario)
     assert plot.stat().st_size > 10_000
+
+
+def test_a_contender_gets_ready_before_a_burst_and_never_within() -> None:
+    done = ""
+
+    def post(content: Body) -> None:
+        nonlocal done
+        done += str(int(content["json"]["id"]))
+
+    def between() -> None:
+        nonlocal done
+        done += " "
+
+    made = worker.block(worker.Posts(Way(post, between), "json", 0), None, burst=4, most=10, limit_ns=10**12)
+    assert done == " 0123 4567 89"
+    assert len(made["ns"]) == len(made["aside_ns"]) == 10
+    late = worker.block(worker.Posts(Way(post, between), "json", 0), None, burst=4, most=10, limit_ns=-1)
+    assert len(late["ns"]) == 4
 
 
 @pytest.mark.parametrize("contender", [NOW.name, SENDER.name, SENDER_THREAD.name])
@@ -216,11 +245,22 @@ def test_nothing_is_sent_to_a_users_endpoint_unless_they_agree(recorder: Recorde
     assert recorder.talks == []
 
 
-def test_an_agreed_comparison_posts_to_the_users_endpoint_and_claims_no_delivery(recorder: Recorder) -> None:
-    done = bench("--url", recorder.url, "--posts", "2", "--yes")
+def test_an_agreed_comparison_posts_to_the_users_endpoint_and_claims_no_delivery(
+    recorder: Recorder, tmp_path: Path
+) -> None:
+    plot = tmp_path / "plot.svg"
+    done = bench("--url", recorder.url, "--posts", "2", "--yes", "--plot", str(plot))
     assert done.returncode == 0, done.stderr
+    assert plot.stat().st_size > 10_000
     assert "unknown" in done.stdout
     assert sum(talk.whole for talk in recorder.talks) >= 2 * 4  # rawfnf's closings and the naive socket, at least
+
+
+def test_rows_that_cannot_be_told_apart_are_named_in_one_chain() -> None:
+    rounds = list(range(20))
+    even, odd = [1 + number % 2 for number in rounds], [2 - number % 2 for number in rounds]
+    rows = [Row(name, ns=ns, rounds=rounds) for name, ns in (("a", even), ("b", odd), ("c", even), ("d", [9] * 20))]
+    assert not_ranked(rows) == [["a", "b", "c"]]
 
 
 def test_a_promise_that_was_not_kept_is_named() -> None:
