@@ -255,7 +255,7 @@ class Pool:
                 # Between these two an interrupt would break the law, and cannot come: there is no call and no jump.
                 self._held[connection] = until
                 self.posted += 1
-                if unwatched:
+                if until == now:
                     self.rouse()
             del self._in_hand[connection]
 
@@ -318,6 +318,10 @@ class Pool:
     def crowded(self) -> bool:
         """Tell whether posts are to lend a hand with what is held."""
         return len(self._held) > self._max_held // 2
+
+    def in_the_middle(self) -> bool:
+        """Tell whether this thread holds the lock: a finalizer or signal handler in the middle of something here."""
+        return self.lock._is_owned()  # type: ignore[attr-defined, no-any-return]  # noqa: SLF001  # Condition asks so too
 
     def rouse(self) -> None:
         """Let those who wait look again."""

@@ -469,11 +469,13 @@ class _Pump:
         if not fact():
             self.pump()  # what has come already counts, even where there is no time to wait
             self._pool.rouse()  # whoever leads may not know yet of what we wait for
-        while not fact() and self._worker != threading.get_ident():  # in the middle of our own work it cannot come true
+        while not fact():
             if until is not None and monotonic() >= until:
-                break
+                return False
+            if self._worker == threading.get_ident() or self._pool.in_the_middle():
+                return False  # a finalizer or signal handler waits for what only the frames below could do
             self._wait(fact, until)
-        return fact()
+        return True
 
     def _wait(self, fact: Callable[[], bool], until: float | None) -> None:
         """Lead, or follow, for one turn."""
