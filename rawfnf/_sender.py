@@ -595,22 +595,26 @@ class _Pump:
         if self.threaded:
             return
         thread = threading.Thread(target=self._run, name="rawfnf", daemon=True)
-        with self._pool.lock:
-            if self._leader is not None or self._ended:
-                return
-            self._leader, self._thread, self.threaded = _STARTING, thread, True
         try:
+            with self._pool.lock:
+                if self._leader is not None or self._ended:
+                    return
+                self._leader, self._thread, self.threaded = _STARTING, thread, True
             self._watched()
             thread.start()
         except (OSError, RuntimeError):  # out of descriptors, or of threads; or the interpreter is about to exit
             pass
         finally:
-            if thread.ident is None:
-                self._leader, self._thread, self.threaded = None, None, False
-                self._tell_followers()
+            with self._pool.lock:
+                if self._thread is thread and not thread.is_alive():  # an interrupt, perhaps; see _run()
+                    self._leader, self._thread, self.threaded = None, None, False
+                    self._tell_followers()
 
     def _run(self) -> None:
-        self._leader, self._thread, self.threaded = threading.get_ident(), threading.current_thread(), True
+        with self._pool.lock:
+            if self._thread is not threading.current_thread():
+                return  # start() was interrupted when it had started us, and could not know
+            self._leader = threading.get_ident()
         try:
             while not self._ended:
                 self._resolve()

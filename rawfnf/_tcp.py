@@ -242,6 +242,13 @@ def pending_error(sock: socket.SocketType) -> OSError | None:
 # --- waking ---------------------------------------------------------------------------------------------------------
 
 
+# Not socket.socketpair() where it can be helped: an interrupt within it loses a descriptor.
+if sys.platform == "win32":
+    _socketpair = socket.socketpair
+else:
+    from _socket import socketpair as _socketpair
+
+
 class Waker:
     """Wakes a selector that waits in another thread: readable once wake() has been called, until drain().
 
@@ -249,7 +256,7 @@ class Waker:
     """
 
     def __init__(self) -> None:
-        self._waiting, self._waking = socket.socketpair()
+        self._waiting, self._waking = _socketpair()
         self._waiting.settimeout(0.0)
         self._waking.settimeout(0.0)
 
