@@ -466,16 +466,18 @@ class _Pump:
 
     def wait_until(self, fact: Callable[[], bool], until: float | None) -> bool:
         """Wait for a fact about the pool, and pump meanwhile if nobody else does; False if it took too long."""
-        if not fact():
+        if not fact() and not self._in_the_middle():
             self.pump()  # what has come already counts, even where there is no time to wait
             self._pool.rouse()  # whoever leads may not know yet of what we wait for
         while not fact():
-            if until is not None and monotonic() >= until:
+            if self._in_the_middle() or (until is not None and monotonic() >= until):
                 return False
-            if self._worker == threading.get_ident() or self._pool.in_the_middle():
-                return False  # a finalizer or signal handler waits for what only the frames below could do
             self._wait(fact, until)
         return True
+
+    def _in_the_middle(self) -> bool:
+        """Tell whether we are a finalizer or signal handler, and only the frames below can do what there is to do."""
+        return self._worker == threading.get_ident() or self._pool.in_the_middle()
 
     def _wait(self, fact: Callable[[], bool], until: float | None) -> None:
         """Lead, or follow, for one turn."""
@@ -554,16 +556,16 @@ class _Pump:
     def _work(
         self, watch: _Watch, stirred: Iterable[Connection], *, most: int | None = None, opening: bool = True
     ) -> None:
+        if self._in_the_middle():
+            return
         with self._working:
-            if self._worker is not None:  # a finalizer or signal handler posts, or flushes, in the middle of this
-                return
             try:
                 self._worker = threading.get_ident()
                 self._pool.work(watch, stirred, monotonic(), most=most, opening=opening)
             finally:
                 self._worker = None
-            if self._close_later:
-                self.close(0.0)
+        if self._close_later:
+            self.close(0.0)
         if self._pool.followers:
             with self._pool.lock:
                 self._changed.notify_all()
@@ -585,6 +587,8 @@ class _Pump:
 
     def close_oldest(self) -> bool:
         """Make room: end the wait of what is held the longest; False if nothing is."""
+        if self._in_the_middle():
+            return False
         with self._working:
             return self._pool.close_oldest()
 
@@ -639,7 +643,7 @@ class _Pump:
 
     def close(self, linger: float) -> None:
         """Flush for at most `linger` seconds, then close whatever is open, and end the thread."""
-        if self._worker == threading.get_ident():  # a signal handler interrupts our own work, which goes on with it
+        if self._in_the_middle():  # whoever works next closes
             self._close_later = self._pool.closed = True
             return
         with self._working:
@@ -651,7 +655,7 @@ class _Pump:
             with self._working:
                 self._pool.abandon()
             self._end()
-            if self._thread is not None:
+            if self._thread is not None and self._thread is not threading.current_thread():
                 self._thread.join(linger + _THREAD_GRACE)
 
     def forsake(self) -> bool:
