@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import ssl
 import sys
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 import trustme
@@ -54,11 +55,43 @@ def _nothing_left() -> Iterator[None]:
         pytest.fail(f"left behind: {found}")
 
 
-@pytest.fixture(params=[pytest.param(rawfnf.post, id="post")])
+def post_by_sender(
+    url: str,
+    data: Any = None,
+    *,
+    json: object = None,
+    timeout: float | None = 5.0,
+    closing: Any = None,
+    linger: float = 5.0,
+    **options: Any,
+) -> rawfnf.Receipt:
+    """Post once through a Sender, wait as rawfnf.post() does, and tell what the Sender's stats tell.
+
+    It counts what post() raises after the last byte, and knows nothing of bytes, peers and times: these are NaN.
+    """
+    closing = closing or ("acked" if url.lower().startswith("https:") else "now")
+    with rawfnf.Sender(url, timeout=timeout, closing=closing, linger=linger, background=False, **options) as sender:
+        sender.post(data, json=json)
+        sender.flush()
+        stats = sender.stats
+    if stats.reset:
+        raise rawfnf.SendError("counted reset", phase="close")
+    unknown = rawfnf.Timings(*[math.nan] * len(rawfnf.Timings._fields))
+    delivery: Any = "answered" if stats.answered else "acked" if stats.acked else "sent"
+    return rawfnf.Receipt(delivery, next(iter(stats.answered), None), -1, "", None, unknown)
+
+
+@pytest.fixture(params=[pytest.param(rawfnf.post, id="post"), pytest.param(post_by_sender, id="Sender")])
 def post(request: pytest.FixtureRequest) -> Post:
     """Every way to send one request: the same tests hold for each."""
     driver: Post = request.param
     return driver
+
+
+@pytest.fixture
+def post_alone() -> Post:
+    """rawfnf.post itself: what only a receipt tells, or only who is still there to be told."""
+    return rawfnf.post
 
 
 @pytest.fixture
@@ -90,6 +123,14 @@ def trusting(authority: trustme.CA) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authority.configure_trust(context)
     return context
+
+
+@pytest.fixture(scope="session")
+def cafile(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The certificate of `authority`, for a Python of its own."""
+    path: Path = tmp_path_factory.mktemp("authority") / "authority.pem"
+    authority.cert_pem.write_to_path(str(path))
+    return path
 
 
 @pytest.fixture(params=[ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["TLS1.2", "TLS1.3"])

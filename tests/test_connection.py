@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import os
 import random
 import selectors
 import socket
+import ssl
 import sys
 import threading
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -26,19 +29,22 @@ from tests.peers import (
     PATIENCE,
     UNACKED,
     Recorder,
+    Script,
     Talk,
     answers,
     black_hole,
     never_answers,
     recording,
     refusing_port,
+    server_context,
     until,
 )
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable
     from pathlib import Path
+
+    import trustme
 
     from rawfnf._route import Closing
 
@@ -195,6 +201,204 @@ def test_tickets_that_come_before_the_request_are_no_answer(peer: Recorder) -> N
     give(connection, BODY, "answered")
     drive(connection)
     assert connection.receipt().status == 200
+
+
+def test_tickets_are_read_from_a_connection_that_waits_for_its_request(
+    authority: trustme.CA, trusting: ssl.SSLContext
+) -> None:
+    sent = threading.Event()
+
+    def script(talk: Talk) -> None:
+        talk.shake_hands()
+        sent.set()
+
+    context = server_context(authority, ssl.TLSVersion.TLSv1_3)
+    with recording(context=context, options={"ssl_context": trusting}, script=script) as peer:
+        connection = opened_ahead(peer)
+        assert sent.wait(PATIENCE)
+        assert connection.advance() == Wait(readable=True, writable=False, until=None)
+        assert not connection.stirred()
+        connection.abort()
+        talk = peer.next()
+    assert talk.close_notify
+    assert talk.end == "FIN", "not RST, which unread bytes make of it"
+
+
+def half_closes(talk: Talk) -> None:
+    talk.half_close()
+
+
+def resets(talk: Talk) -> None:
+    talk.reset()
+
+
+def says_timeout(talk: Talk) -> None:
+    talk.send(b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n")
+
+
+def says_garbage(talk: Talk) -> None:
+    talk.socket.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+
+def says_goodbye(talk: Talk) -> None:
+    talk.say_goodbye()
+
+
+@pytest.mark.parametrize("end", [half_closes, resets, says_timeout, says_garbage, says_goodbye])
+def test_a_connection_that_waits_for_its_request_notices_that_it_is_none_any_more(peer: Recorder, end: Script) -> None:
+    go = threading.Event()
+    if end is says_goodbye and "ssl_context" not in peer.options:
+        pytest.skip("close_notify is TLS's")
+
+    def script(talk: Talk) -> None:
+        talk.shake_hands()
+        assert go.wait(PATIENCE)
+        end(talk)
+
+    peer.script = script
+    connection = opened_ahead(peer)
+    until(lambda: peer.talks and peer.talks[0].handshaken, "handshake")
+    go.set()
+    until(lambda: connection.advance() is None, "it is closed")
+    assert connection.state == "closed"
+    assert connection.fileno() == -1
+    assert peer.next().data == b""
+
+
+def test_stirred_tells_whether_something_has_come_in(recorder: Recorder) -> None:
+    """Before it is ready it is always worth a look: advance() knows best what it waits for."""
+    go = threading.Event()
+
+    def script(talk: Talk) -> None:
+        assert go.wait(PATIENCE)
+        says_timeout(talk)
+
+    recorder.script = script
+    connection = opened(recorder.url)
+    assert connection.stirred()
+    drive(connection, "ready")
+    connection.advance()
+    assert not connection.stirred()
+    go.set()
+    until(connection.stirred, "408")
+    assert connection.stirred(), "looking takes nothing away"
+    assert connection.advance() is None
+
+
+# --- handed over, and held -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("closing", ["acked", "answered"])
+def test_with_hold_it_stops_when_the_last_byte_is_handed_over(peer: Recorder, closing: Closing) -> None:
+    connection = opened_ahead(peer)
+    give(connection, b"small", closing)
+    assert connection.advance(hold=True) is None
+    assert connection.state == "closing"
+    assert connection.advance(hold=True) is None, "too often does no harm"
+    until(lambda: peer.talks and peer.talks[0].whole, "the whole request has arrived")
+    assert not peer.talks[0].done.is_set()
+    drive(connection)
+    assert connection.delivery == ("acked" if connection.status is None else "answered")
+    talk = peer.next()
+    assert talk.body == b"small"
+    assert talk.end == "FIN"
+    assert talk.close_notify == (talk.tls_version is not None)
+
+
+def test_with_hold_it_still_waits_until_all_is_handed_over(peer: Recorder) -> None:
+    read = threading.Event()
+
+    def script(talk: Talk) -> None:
+        talk.receive_head()
+        assert read.wait(PATIENCE)
+
+    peer.script = script
+    connection = opened(peer.url, **peer.options)
+    give(connection, ENDLESS, "answered")
+    drive(connection, "sending")
+    wait = connection.advance(hold=True)
+    assert wait is not None
+    assert wait.writable
+    assert connection.state == "sending"
+    connection.abort()
+    read.set()
+    assert peer.next().end == "RST"
+
+
+def test_heard_tells_of_an_answer_that_was_read_while_sending(peer: Recorder) -> None:
+    done = threading.Event()
+
+    def script(talk: Talk) -> None:
+        talk.receive_head()
+        talk.send(OK)
+        assert done.wait(PATIENCE)
+
+    peer.script = script
+    connection = opened_ahead(peer)
+    assert not connection.heard()
+    give(connection, ENDLESS, "answered")
+    wait = connection.advance(hold=True)
+    while wait is not None:
+        wait_for(connection, wait)
+        wait = connection.advance(hold=True)
+    assert connection.heard()
+    assert (connection.state, connection.status) == ("closing", 200)
+    assert connection.advance() is None
+    done.set()
+    assert peer.next().end == "RST", "it was not the whole request"
+
+
+def test_unsent_counts_what_the_kernel_is_still_to_take(recorder: Recorder) -> None:
+    read = threading.Event()
+
+    def script(talk: Talk) -> None:
+        assert read.wait(PATIENCE)
+
+    recorder.script = script
+    request = Request("http://rawfnf.test/").encode(BODY * 40)
+    connection = opened(recorder.url)
+    give(connection, BODY * 40, "acked")
+    assert connection.unsent() == len(request)
+    drive(connection, "sending")
+    assert connection.unsent() == len(request) - connection.bytes_sent > 0
+    read.set()
+    drive(connection, "closing")
+    assert connection.unsent() == 0
+    drive(connection)
+
+
+def test_unsent_is_unknown_while_a_stream_has_more() -> None:
+    connection = opened("http://127.0.0.1:9/")
+    connection.give(Request("http://rawfnf.test/").message(iter([b"1", b"2"])), closing="acked", linger=0)
+    assert connection.unsent() is None
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_what_is_kept_is_the_callers_own_again(peer: Recorder, *, begun: bool) -> None:
+    read = threading.Event()
+
+    def script(talk: Talk) -> None:
+        talk.shake_hands()
+        assert read.wait(PATIENCE)
+        talk.receive_request()
+        talk.send(OK)
+
+    peer.script = script
+    original = BODY * 40
+    body = bytearray(original)
+    connection = opened_ahead(peer)
+    connection.give(Request("http://rawfnf.test/").message(body), closing="answered", linger=PATIENCE)
+    if begun:
+        connection.advance()
+        assert connection.state == "sending"
+    left = connection.unsent()
+    connection.keep()
+    assert connection.unsent() == left
+    body[:] = bytes(len(body))
+    body.clear()
+    read.set()
+    drive(connection)
+    assert peer.next().body == original
 
 
 # --- advance() at any time -----------------------------------------------------------------------------------------
@@ -443,6 +647,8 @@ def test_abort_when_ready_is_a_connection_without_request(peer: Recorder) -> Non
     talk = peer.next()
     assert talk.request is None
     assert talk.data == b""
+    assert talk.end == "FIN"
+    assert talk.close_notify == (talk.tls_version is not None)
 
 
 def test_abort_before_the_first_byte_of_the_request(peer: Recorder) -> None:
@@ -501,6 +707,105 @@ def test_a_failure_of_advance_has_closed_the_connection(peer: Recorder) -> None:
     assert connection.state == "closed"
     assert connection.fileno() == -1
     assert connection.advance() is None
+
+
+# --- drop(), and being told of the end -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", ["ready", "sending", "closing"])
+def test_drop_says_nothing_to_anybody(peer: Recorder, state: str) -> None:
+    """As a forked child does it, whose parent has the other copy of the descriptor."""
+    go = threading.Event()
+
+    def script(talk: Talk) -> None:
+        talk.shake_hands()
+        if state != "ready":
+            talk.receive_head()
+        assert go.wait(PATIENCE)
+        if state != "sending":
+            open_still.append(not talk.ends_within(0.1))
+
+    open_still: list[bool] = []
+    peer.script = script
+    connection = opened_ahead(peer)
+    if state != "ready":
+        give(connection, ENDLESS if state == "sending" else b"small", "answered")
+        drive(connection, state)
+    with socket.socket(fileno=socket.dup(connection.fileno())) as parents:
+        connection.drop()
+        assert connection.state == "closed"
+        assert connection.fileno() == -1
+        assert connection.advance() is None
+        connection.drop()
+        connection.abort()
+        go.set()
+        if state != "sending":
+            until(lambda: open_still, "a look")
+            assert open_still == [True]
+        assert parents.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+        parents.shutdown(socket.SHUT_WR)
+        talk = peer.next()
+    assert talk.end == "FIN", "the parent's, and nothing before it"
+    assert not talk.close_notify
+
+
+class Told:
+    """What on_close has told: whether the descriptor was still open."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.open: list[bool] = []
+        connection.on_close = self
+
+    def __call__(self, connection: Connection) -> None:
+        self.open.append(connection.fileno() >= 0 and os.fstat(connection.fileno()) is not None)
+
+
+@pytest.mark.parametrize("state", ["handshaking", "ready", "sending", "closing"])
+def test_on_close_is_told_of_an_abort_before_the_descriptor_is_closed(peer: Recorder, state: str) -> None:
+    connection = opened(peer.url, **peer.options)
+    if state in {"sending", "closing"}:
+        give(connection, ENDLESS if state == "sending" else b"small", "answered")
+    if state == "handshaking" and "ssl_context" not in peer.options:
+        pytest.skip("there is no TLS")
+    done = threading.Event()
+
+    def script(talk: Talk) -> None:
+        if state != "handshaking":
+            talk.shake_hands()
+        assert done.wait(PATIENCE)
+
+    peer.script = script
+    drive(connection, state)
+    told = Told(connection)
+    connection.abort()
+    connection.abort()
+    done.set()
+    assert told.open == [True]
+
+
+def test_on_close_is_told_of_every_end(peer: Recorder) -> None:
+    def resets_behind_the_request(talk: Talk) -> None:
+        talk.receive_request()
+        talk.reset()
+
+    for script in (answers(OK), resets_behind_the_request):
+        peer.script = script
+        connection = opened(peer.url, **peer.options)
+        give(connection, BODY, "answered")
+        told = Told(connection)
+        with suppress(SendError):
+            drive(connection)
+        assert connection.state == "closed"
+        assert told.open == [True]
+
+
+def test_on_close_is_told_of_an_address_that_is_given_up(recorder: Recorder) -> None:
+    connection = opened("http://rawfnf.test/", ("127.0.0.1", refusing_port()), recorder.address)
+    told = Told(connection)
+    drive(connection, "ready")
+    assert told.open == [True]
+    connection.abort()
+    assert told.open == [True, True]
 
 
 # --- what a message leaves in one write ----------------------------------------------------------------------------

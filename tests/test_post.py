@@ -169,8 +169,8 @@ def test_now_carries_a_small_post_in_two_segments_over_20_ms(post: Post, far: Ne
         assert_two_segments(post, peer, "tun0", far.client.inside)
 
 
-def test_now_ends_in_a_fin_behind_the_whole_request(post: Post, recorder: Recorder) -> None:
-    receipt = post(recorder.url, SMALL)
+def test_now_ends_in_a_fin_behind_the_whole_request(post_alone: Post, recorder: Recorder) -> None:
+    receipt = post_alone(recorder.url, SMALL)
     talk = recorder.next()
     assert talk.data == Request(recorder.url).encode(SMALL)
     assert talk.whole
@@ -212,9 +212,9 @@ def test_now_does_not_wait_for_a_busy_server(post: Post, recorder: Recorder) -> 
 
 
 @pytest.mark.parametrize("closing", ["now", "acked", "answered"])
-def test_timings_are_the_calls_own_time(post: Post, peer: Recorder, closing: str) -> None:
+def test_timings_are_the_calls_own_time(post_alone: Post, peer: Recorder, closing: str) -> None:
     clock = Clock()
-    receipt = post(peer.url, SMALL, closing=closing, **peer.options)
+    receipt = post_alone(peer.url, SMALL, closing=closing, **peer.options)
     took = clock()
     timings = receipt.timings
     assert all(seconds >= 0 for seconds in timings)
@@ -226,7 +226,7 @@ def test_timings_are_the_calls_own_time(post: Post, peer: Recorder, closing: str
     peer.next()
 
 
-def test_time_spent_waiting_is_in_its_phase(post: Post, peer: Recorder) -> None:
+def test_time_spent_waiting_is_in_its_phase(post_alone: Post, peer: Recorder) -> None:
     with gate() as work_done:
 
         def script(talk: Talk) -> None:
@@ -235,12 +235,12 @@ def test_time_spent_waiting_is_in_its_phase(post: Post, peer: Recorder) -> None:
             talk.send(NO_CONTENT)
 
         peer.script = script
-        timings = post(peer.url, SMALL, closing="answered", **peer.options).timings
+        timings = post_alone(peer.url, SMALL, closing="answered", **peer.options).timings
     assert timings.close >= 0.15, "0.2 from when the peer had the request, which may be before send() had returned"
 
 
-def test_explicit_now_over_tls_says_close_notify_and_fin(post: Post, tls_recorder: Recorder) -> None:
-    receipt = post(tls_recorder.url, SMALL, closing="now", **tls_recorder.options)
+def test_explicit_now_over_tls_says_close_notify_and_fin(post_alone: Post, tls_recorder: Recorder) -> None:
+    receipt = post_alone(tls_recorder.url, SMALL, closing="now", **tls_recorder.options)
     talk = tls_recorder.next()
     assert talk.whole
     assert talk.close_notify
@@ -254,10 +254,10 @@ def test_explicit_now_over_tls_says_close_notify_and_fin(post: Post, tls_recorde
 
 @linux
 def test_now_over_tls_sends_finished_request_and_close_notify_in_one_segment(
-    post: Post, tls_recorder: Recorder
+    post_alone: Post, tls_recorder: Recorder
 ) -> None:
     with captured("lo", tls_recorder.address) as capture:
-        receipt = post(tls_recorder.url, SMALL, closing="now", **tls_recorder.options)
+        receipt = post_alone(tls_recorder.url, SMALL, closing="now", **tls_recorder.options)
         segments = capture.up_to_fin()
     talk = tls_recorder.next()
     flights = [segment.payload for segment in segments if segment.payload]
@@ -359,9 +359,9 @@ def test_tickets_destroy_what_now_leaves_on_its_way(
 # --- "acked" -------------------------------------------------------------------------------------------------------
 
 
-def test_acked_does_not_wait_for_an_answer(post: Post, peer: Recorder) -> None:
+def test_acked_does_not_wait_for_an_answer(post_alone: Post, peer: Recorder) -> None:
     peer.script = never_answers
-    receipt = post(peer.url, SMALL, closing="acked", linger=PATIENCE, **peer.options)
+    receipt = post_alone(peer.url, SMALL, closing="acked", linger=PATIENCE, **peer.options)
     talk = peer.next()
     assert (receipt.delivery, receipt.status) == ("acked", None)
     assert receipt.timings.close < PATIENCE / 2
@@ -383,11 +383,11 @@ def test_acked_waits_until_all_is_acknowledged(post: Post) -> None:
 
 @pytest.mark.parametrize("linger", [0.3, 0])
 @pytest.mark.parametrize("closing", ["acked", "answered"])
-def test_linger_over_with_bytes_unacknowledged_is_sent(post: Post, closing: str, linger: float) -> None:
+def test_linger_over_with_bytes_unacknowledged_is_sent(post_alone: Post, closing: str, linger: float) -> None:
     with recording(receive_buffer=NARROW) as peer, gate() as reads:
         peer.script = reads_once(reads)
         clock = Clock()
-        receipt = post(peer.url, UNACKED, closing=closing, linger=linger)
+        receipt = post_alone(peer.url, UNACKED, closing=closing, linger=linger)
         took = clock()
         assert (receipt.delivery, receipt.status) == ("sent", None)
         assert linger <= took < linger + LATE
@@ -399,7 +399,7 @@ def test_linger_over_with_bytes_unacknowledged_is_sent(post: Post, closing: str,
 
 
 @pytest.mark.parametrize("closing", ["acked", "answered"])
-def test_a_reset_before_all_is_acknowledged_is_a_send_error(post: Post, closing: str) -> None:
+def test_a_reset_before_all_is_acknowledged_is_a_send_error(post_alone: Post, closing: str) -> None:
     with recording(receive_buffer=NARROW) as peer, gate() as handed_over:
 
         def script(talk: Talk) -> None:
@@ -411,7 +411,7 @@ def test_a_reset_before_all_is_acknowledged_is_a_send_error(post: Post, closing:
             handed_over.set()
 
         peer.script = script
-        error = failure_of(post, peer.url, body(), closing=closing, linger=PATIENCE)
+        error = failure_of(post_alone, peer.url, body(), closing=closing, linger=PATIENCE)
     assert type(error) is SendError
     assert error.phase in {"send", "close"}, "the last chunk may not be out yet"
     assert error.errno in {errno.ECONNRESET, errno.EPIPE}
@@ -421,10 +421,10 @@ def test_a_reset_before_all_is_acknowledged_is_a_send_error(post: Post, closing:
 
 
 @unix
-def test_acked_on_a_unix_socket_means_read_by_the_peer(post: Post, unix_recorder: Recorder) -> None:
+def test_acked_on_a_unix_socket_means_read_by_the_peer(post_alone: Post, unix_recorder: Recorder) -> None:
     with gate() as reads, ThreadPoolExecutor() as pool:
         unix_recorder.script = reads_once(reads)
-        call = pool.submit(post, "http://localhost/", SMALL, closing="acked", **unix_recorder.options)
+        call = pool.submit(post_alone, "http://localhost/", SMALL, closing="acked", **unix_recorder.options)
         with pytest.raises(FutureTimeoutError):
             call.result(0.3)
         reads.set()
@@ -492,10 +492,10 @@ ANSWERS = [
 
 @pytest.mark.parametrize(("answer", "status"), ANSWERS)
 def test_answered_tells_the_status_of_the_final_response(
-    post: Post, peer: Recorder, answer: bytes, status: int
+    post_alone: Post, peer: Recorder, answer: bytes, status: int
 ) -> None:
     peer.script = answers(answer)
-    receipt = post(peer.url, SMALL, closing="answered", linger=PATIENCE, **peer.options)
+    receipt = post_alone(peer.url, SMALL, closing="answered", linger=PATIENCE, **peer.options)
     assert (receipt.delivery, receipt.status) == ("answered", status)
     assert receipt.timings.close < PATIENCE / 2
     talk = peer.next()
@@ -530,28 +530,28 @@ def test_an_answer_may_come_byte_by_byte(post: Post, peer: Recorder) -> None:
     assert post(peer.url, SMALL, closing="answered", **peer.options).status == 200
 
 
-def test_an_answer_without_length_ends_with_the_connection(post: Post, peer: Recorder) -> None:
+def test_an_answer_without_length_ends_with_the_connection(post_alone: Post, peer: Recorder) -> None:
     def script(talk: Talk) -> None:
         talk.receive_request()
         talk.send(b"HTTP/1.0 200 OK\r\n\r\nas long as it takes")
         talk.half_close()
 
     peer.script = script
-    receipt = post(peer.url, SMALL, closing="answered", linger=PATIENCE, **peer.options)
+    receipt = post_alone(peer.url, SMALL, closing="answered", linger=PATIENCE, **peer.options)
     assert receipt.status == 200
     assert receipt.timings.close < PATIENCE / 2
 
 
-def test_an_answer_that_never_ends_is_left_when_linger_is_over(post: Post, peer: Recorder) -> None:
+def test_an_answer_that_never_ends_is_left_when_linger_is_over(post_alone: Post, peer: Recorder) -> None:
     peer.script = answers(b"HTTP/1.1 200 OK\r\n\r\nsome")
-    receipt = post(peer.url, SMALL, closing="answered", linger=0.3, **peer.options)
+    receipt = post_alone(peer.url, SMALL, closing="answered", linger=0.3, **peer.options)
     assert (receipt.delivery, receipt.status) == ("answered", 200)
     assert 0.3 <= receipt.timings.close < 0.3 + LATE
 
 
-def test_the_answer_to_head_has_no_content(post: Post, peer: Recorder) -> None:
+def test_the_answer_to_head_has_no_content(post_alone: Post, peer: Recorder) -> None:
     peer.script = answers(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
-    receipt = post(peer.url, method="HEAD", closing="answered", linger=PATIENCE, **peer.options)
+    receipt = post_alone(peer.url, method="HEAD", closing="answered", linger=PATIENCE, **peer.options)
     assert receipt.status == 200
     assert receipt.timings.close < PATIENCE / 2
     assert peer.next().data.startswith(b"HEAD / HTTP/1.1\r\n")
@@ -587,9 +587,9 @@ NO_ANSWERS = [
 
 
 @pytest.mark.parametrize(("script", "says"), NO_ANSWERS)
-def test_no_answer_is_a_send_error(post: Post, peer: Recorder, script: Script, says: str) -> None:
+def test_no_answer_is_a_send_error(post_alone: Post, peer: Recorder, script: Script, says: str) -> None:
     peer.script = script
-    error = failure_of(post, peer.url, SMALL, closing="answered", linger=PATIENCE, **peer.options)
+    error = failure_of(post_alone, peer.url, SMALL, closing="answered", linger=PATIENCE, **peer.options)
     assert type(error) is SendError
     assert error.phase == "close"
     assert error.bytes_sent == len(Request(peer.url).encode(SMALL))
@@ -601,22 +601,22 @@ def test_no_answer_is_a_send_error(post: Post, peer: Recorder, script: Script, s
     assert peer.next().whole
 
 
-def test_a_goodbye_without_answer_is_a_send_error(post: Post, tls_recorder: Recorder) -> None:
+def test_a_goodbye_without_answer_is_a_send_error(post_alone: Post, tls_recorder: Recorder) -> None:
     def script(talk: Talk) -> None:
         talk.receive_request()
         talk.say_goodbye()
 
     tls_recorder.script = script
-    error = failure_of(post, tls_recorder.url, SMALL, closing="answered", linger=PATIENCE, **tls_recorder.options)
+    error = failure_of(post_alone, tls_recorder.url, SMALL, closing="answered", linger=PATIENCE, **tls_recorder.options)
     assert type(error) is SendError
     assert error.phase == "close"
     assert "closed without an answer" in str(error)
 
 
-def test_linger_over_without_answer_tells_acked(post: Post, peer: Recorder) -> None:
+def test_linger_over_without_answer_tells_acked(post_alone: Post, peer: Recorder) -> None:
     peer.script = never_answers
     clock = Clock()
-    receipt = post(peer.url, SMALL, closing="answered", linger=0.3, **peer.options)
+    receipt = post_alone(peer.url, SMALL, closing="answered", linger=0.3, **peer.options)
     took = clock()
     assert (receipt.delivery, receipt.status) == ("acked", None)
     assert 0.3 <= took < 0.3 + LATE
@@ -668,12 +668,12 @@ def resident_memory() -> int:
 
 @pytest.mark.parametrize(("script", "delivery", "status", "early"), ENDLESS_ANSWERS, ids=IDS)
 def test_an_endless_answer_holds_no_longer_than_linger_and_takes_no_memory(
-    post: Post, *, peer: Recorder, script: Script, delivery: str, status: int | None, early: bool
+    post_alone: Post, *, peer: Recorder, script: Script, delivery: str, status: int | None, early: bool
 ) -> None:
     peer.script = script
     linger = PATIENCE if early else 0.3
     memory, clock = resident_memory(), Clock()
-    receipt = post(peer.url, SMALL, closing="answered", linger=linger, **peer.options)
+    receipt = post_alone(peer.url, SMALL, closing="answered", linger=linger, **peer.options)
     took = clock()
     assert (receipt.delivery, receipt.status) == (delivery, status)
     assert early or took >= linger
@@ -685,7 +685,7 @@ def test_an_endless_answer_holds_no_longer_than_linger_and_takes_no_memory(
 
 
 @pytest.mark.parametrize("closing", ["acked", "answered"])
-def test_an_early_answer_stops_the_body(post: Post, peer: Recorder, closing: str) -> None:
+def test_an_early_answer_stops_the_body(post_alone: Post, peer: Recorder, closing: str) -> None:
     with gate() as returned:
 
         def script(talk: Talk) -> None:
@@ -694,7 +694,7 @@ def test_an_early_answer_stops_the_body(post: Post, peer: Recorder, closing: str
             assert returned.wait(PATIENCE)
 
         peer.script = script
-        receipt = post(peer.url, ENDLESS, closing=closing, timeout=PATIENCE, **peer.options)
+        receipt = post_alone(peer.url, ENDLESS, closing=closing, timeout=PATIENCE, **peer.options)
         returned.set()
         talk = peer.next()
     assert (receipt.delivery, receipt.status) == ("answered", 413)
@@ -706,14 +706,14 @@ def test_an_early_answer_stops_the_body(post: Post, peer: Recorder, closing: str
 
 
 @pytest.mark.parametrize("closing", ["acked", "answered"])
-def test_an_answer_that_is_followed_by_a_reset_counts(post: Post, peer: Recorder, closing: str) -> None:
+def test_an_answer_that_is_followed_by_a_reset_counts(post_alone: Post, peer: Recorder, closing: str) -> None:
     def script(talk: Talk) -> None:
         talk.receive_head()
         talk.send(TOO_LARGE)
         talk.close()  # with the body unread: RST
 
     peer.script = script
-    receipt = post(peer.url, ENDLESS, closing=closing, **peer.options)
+    receipt = post_alone(peer.url, ENDLESS, closing=closing, **peer.options)
     assert (receipt.delivery, receipt.status) == ("answered", 413)
     assert 0 < receipt.bytes_sent < len(ENDLESS)
 
@@ -731,7 +731,7 @@ def test_a_reset_in_the_middle_of_the_body_is_a_send_error(post: Post, peer: Rec
     assert 0 < error.bytes_sent < len(ENDLESS)
 
 
-def test_a_server_that_writes_as_much_as_it_reads_does_not_deadlock(post: Post, peer: Recorder) -> None:
+def test_a_server_that_writes_as_much_as_it_reads_does_not_deadlock(post_alone: Post, peer: Recorder) -> None:
     """10 MB of interim responses, and only then the final one, from a server that writes before it reads on."""
     hint = b"HTTP/1.1 103 Early Hints\r\nLink: <" + b"x" * 4000 + b">\r\n\r\n"
 
@@ -743,7 +743,7 @@ def test_a_server_that_writes_as_much_as_it_reads_does_not_deadlock(post: Post, 
     peer.script = script
     body = os.urandom(10_000_000)
     for closing in ("answered", "acked"):
-        receipt = post(peer.url, body, closing=closing, timeout=PATIENCE, linger=PATIENCE, **peer.options)
+        receipt = post_alone(peer.url, body, closing=closing, timeout=PATIENCE, linger=PATIENCE, **peer.options)
         talk = peer.next()
         assert talk.body_hash.digest() == hashlib.sha256(body).digest()
         assert receipt.bytes_sent == len(Request(peer.url).encode(body))
@@ -751,7 +751,7 @@ def test_a_server_that_writes_as_much_as_it_reads_does_not_deadlock(post: Post, 
             assert (receipt.delivery, receipt.status) == ("answered", 200)
 
 
-def test_an_echo_does_not_deadlock(post: Post, peer: Recorder) -> None:
+def test_an_echo_does_not_deadlock(post_alone: Post, peer: Recorder) -> None:
     """Its head comes early, and stops the body (RFC 9112 §9.5); its content may never be complete."""
 
     def script(talk: Talk) -> None:
@@ -761,7 +761,7 @@ def test_an_echo_does_not_deadlock(post: Post, peer: Recorder) -> None:
             pass
 
     peer.script = script
-    receipt = post(peer.url, bytes(10_000_000), closing="answered", timeout=PATIENCE, linger=0.3, **peer.options)
+    receipt = post_alone(peer.url, bytes(10_000_000), closing="answered", timeout=PATIENCE, linger=0.3, **peer.options)
     assert (receipt.delivery, receipt.status) == ("answered", 200)
     assert receipt.timings.send + receipt.timings.close < 0.3 + LATE
 
@@ -810,10 +810,10 @@ def as_generator(body: bytes, path: Path) -> Iterator[Iterator[bytes]]:
 @pytest.mark.parametrize("form", [as_bytes, as_file, as_generator])
 @pytest.mark.parametrize("closing", [None, "acked", "answered"])
 def test_large_bodies_arrive_whole(
-    post: Post, peer: Recorder, closing: str | None, form: Callable[[bytes, Path], Any], tmp_path: Path
+    post_alone: Post, peer: Recorder, closing: str | None, form: Callable[[bytes, Path], Any], tmp_path: Path
 ) -> None:
     with form(BODY, tmp_path / "body") as data:
-        receipt = post(peer.url, data, closing=closing, timeout=PATIENCE, linger=PATIENCE, **peer.options)
+        receipt = post_alone(peer.url, data, closing=closing, timeout=PATIENCE, linger=PATIENCE, **peer.options)
     talk = peer.next()
     assert talk.whole
     assert talk.body_hash.digest() == hashlib.sha256(BODY).digest()
@@ -1028,11 +1028,11 @@ def test_an_interrupt_while_sending_resets(post: Post, peer: Recorder) -> None:
 
 @unix
 @pytest.mark.parametrize("closing", ["acked", "answered"])
-def test_an_interrupt_while_waiting_for_the_closing_closes(post: Post, closing: str) -> None:
+def test_an_interrupt_while_waiting_for_the_closing_closes(post_alone: Post, closing: str) -> None:
     with recording(receive_buffer=NARROW) as peer, gate() as reads:
         peer.script = reads_once(reads)
         with interrupted(lambda: until(lambda: unread_by(peer), "bytes that wait to be read")):
-            post(peer.url, UNACKED, closing=closing, linger=PATIENCE)
+            post_alone(peer.url, UNACKED, closing=closing, linger=PATIENCE)
         reads.set()
         talk = peer.next()
     assert talk.end is not None
@@ -1354,13 +1354,15 @@ def test_the_default_context_speaks_no_tls_1_1(post: Post, authority: trustme.CA
     assert_error(failure, ConnectError, "handshake", "version", where=peer.address, cause=ssl.SSLError)
 
 
-def test_http_to_a_tls_port_gets_no_answer(post: Post, tls_recorder: Recorder) -> None:
+def test_http_to_a_tls_port_gets_no_answer(post_alone: Post, tls_recorder: Recorder) -> None:
     def script(talk: Talk) -> None:
         talk.shake_hands()
         talk.half_close()
 
     tls_recorder.script = script
-    error = failure_of(post, tls_recorder.url.replace("https", "http"), SMALL, closing="answered", linger=PATIENCE)
+    error = failure_of(
+        post_alone, tls_recorder.url.replace("https", "http"), SMALL, closing="answered", linger=PATIENCE
+    )
     assert_error(error, SendError, "close", where=tls_recorder.address, cause=Exception)
     assert tls_recorder.next().tls_error is not None
 
@@ -1375,12 +1377,12 @@ def demanding(authority: trustme.CA, version: ssl.TLSVersion) -> ssl.SSLContext:
 
 @pytest.mark.parametrize("closing", [None, "acked", "answered"])
 def test_a_missing_client_certificate_is_never_told_as_an_answer(
-    post: Post, authority: trustme.CA, trusting: ssl.SSLContext, closing: str | None
+    post_alone: Post, authority: trustme.CA, trusting: ssl.SSLContext, closing: str | None
 ) -> None:
     """In TLS 1.3 the client is done, and has sent, before the server looks at its certificate."""
     with recording(context=demanding(authority, ssl.TLSVersion.TLSv1_3), script=never_answers) as peer:
         try:
-            receipt = post(peer.url, SMALL, closing=closing, linger=PATIENCE, ssl_context=trusting)
+            receipt = post_alone(peer.url, SMALL, closing=closing, linger=PATIENCE, ssl_context=trusting)
         except SendError as error:
             outcome: tuple[str, object] = (error.phase, "certificate" in str(error))
         else:
@@ -1653,8 +1655,8 @@ print(json.dumps(statuses))
 # --- where to ------------------------------------------------------------------------------------------------------
 
 
-def test_connect_to_keeps_the_urls_host(post: Post, recorder: Recorder) -> None:
-    receipt = post("http://rawfnf.test:81/path", SMALL, connect_to=recorder.address)
+def test_connect_to_keeps_the_urls_host(post_alone: Post, recorder: Recorder) -> None:
+    receipt = post_alone("http://rawfnf.test:81/path", SMALL, connect_to=recorder.address)
     talk = recorder.next()
     assert talk.header("Host") == "rawfnf.test:81"
     assert talk.data.startswith(b"POST /path HTTP/1.1\r\n")
@@ -1669,8 +1671,8 @@ def test_connect_to_keeps_the_urls_server_name(post: Post, tls_recorder: Recorde
     assert tls_recorder.sni == ["rawfnf.test"]
 
 
-def test_connect_to_may_be_a_name(post: Post, recorder: Recorder) -> None:
-    receipt = post("http://rawfnf.test/", SMALL, connect_to=("localhost", recorder.port))
+def test_connect_to_may_be_a_name(post_alone: Post, recorder: Recorder) -> None:
+    receipt = post_alone("http://rawfnf.test/", SMALL, connect_to=("localhost", recorder.port))
     assert receipt.peer == recorder.address
     assert recorder.next().header("Host") == "rawfnf.test"
 
@@ -1682,9 +1684,9 @@ def test_an_address_is_no_server_name(post: Post, tls_recorder: Recorder) -> Non
 
 
 @unix
-def test_a_unix_socket_keeps_the_urls_host(post: Post, unix_recorder: Recorder) -> None:
+def test_a_unix_socket_keeps_the_urls_host(post_alone: Post, unix_recorder: Recorder) -> None:
     unix_recorder.script = never_answers  # an answer that is not read makes a Unix socket's close() a reset
-    receipt = post("http://rawfnf.test:81/", SMALL, **unix_recorder.options)
+    receipt = post_alone("http://rawfnf.test:81/", SMALL, **unix_recorder.options)
     talk = unix_recorder.next()
     assert talk.body == SMALL
     assert talk.end == "FIN"
@@ -1695,7 +1697,7 @@ def test_a_unix_socket_keeps_the_urls_host(post: Post, unix_recorder: Recorder) 
 @unix
 @pytest.mark.parametrize("closing", ["now", "acked", "answered"])
 def test_tls_goes_over_a_unix_socket_as_well(
-    post: Post,
+    post_alone: Post,
     *,
     authority: trustme.CA,
     trusting: ssl.SSLContext,
@@ -1705,7 +1707,7 @@ def test_tls_goes_over_a_unix_socket_as_well(
 ) -> None:
     path, context = str(tmp_path / "s"), server_context(authority, tls_version)
     with recording(family=AF_UNIX, address=path, context=context) as peer:
-        receipt = post("https://rawfnf.test/", BODY, connect_to=path, closing=closing, ssl_context=trusting)
+        receipt = post_alone("https://rawfnf.test/", BODY, connect_to=path, closing=closing, ssl_context=trusting)
         talk = peer.next()
     assert talk.body == BODY
     assert talk.close_notify
@@ -1724,9 +1726,9 @@ def test_source_address_is_what_the_peer_sees(post: Post, recorder: Recorder) ->
 
 @needs_ipv6
 @pytest.mark.parametrize("closing", ["now", "acked", "answered"])
-def test_ipv6(post: Post, closing: str) -> None:
+def test_ipv6(post_alone: Post, closing: str) -> None:
     with recording(family=socket.AF_INET6, address=("::1", 0)) as peer:
-        receipt = post(peer.url, SMALL, closing=closing, source_address="::1")
+        receipt = post_alone(peer.url, SMALL, closing=closing, source_address="::1")
         talk = peer.next()
     assert talk.body == SMALL
     assert talk.header("Host") == f"[::1]:{peer.port}"
@@ -1742,9 +1744,9 @@ def test_tls_over_ipv6(
         assert peer.next().body == SMALL
 
 
-def test_a_name_may_have_an_address_where_nobody_listens(post: Post, recorder: Recorder) -> None:
+def test_a_name_may_have_an_address_where_nobody_listens(post_alone: Post, recorder: Recorder) -> None:
     """Here localhost is 127.0.0.1, and on most machines ::1 before that."""
-    assert post(f"http://localhost:{recorder.port}/", SMALL).peer == recorder.address
+    assert post_alone(f"http://localhost:{recorder.port}/", SMALL).peer == recorder.address
     assert recorder.next().body == SMALL
 
 

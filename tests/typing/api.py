@@ -15,7 +15,19 @@ from typing import TYPE_CHECKING, TypedDict
 from typing_extensions import assert_type
 
 import rawfnf
-from rawfnf import ConnectError, Origin, RawfnfError, Receipt, Request, RequestError, SendError, Timings, post
+from rawfnf import (
+    ConnectError,
+    Origin,
+    RawfnfError,
+    Receipt,
+    Request,
+    RequestError,
+    Sender,
+    SendError,
+    Stats,
+    Timings,
+    post,
+)
 
 if TYPE_CHECKING:
     import ctypes
@@ -162,6 +174,60 @@ def a_request() -> None:
     print(version)
 
 
+def a_sender(pieces: Iterable[bytes], event: Event) -> None:
+    with Sender(URL, spares=2) as sender:
+        assert_type(sender, Sender)
+        sender.warm()
+        assert_type(sender.post(b"bytes"), bool)
+        sender.post()
+        sender.post("text", headers={"Idempotency-Key": "1"}, params={"a": 1}, path="/devices/7")
+        sender.post({"a": 1}, headers=[("X-A", b"1")], params="b=2")
+        sender.post(json=event)
+        sender.post(pieces)
+        with open("body", "rb") as file:
+            sender.post(file)
+        assert_type(sender.pump(), float | None)
+        assert_type(sender.flush(), bool)
+        if not sender.flush(0.5) and not sender.flush(timeout=1):
+            print(sender.stats.held)
+    sender.close()
+
+
+def every_option_of_a_sender(fields: Mapping[str, str], context: ssl.SSLContext, *, drop: bool) -> None:
+    Sender(
+        URL,
+        params={"a": "1", "b": ["2"]},
+        headers=fields,
+        auth=("user", b"password"),
+        method="PUT",
+        timeout=None,
+        closing="acked",
+        linger=1,
+        ssl_context=context,
+        connect_to=("10.0.0.7", 8443),
+        source_address="127.0.0.1",
+        spares=4,
+        max_held=64,
+        when_busy="drop" if drop else "wait",
+        background=False,
+    )
+    Sender(URL, timeout=1.5, closing="now", connect_to=Path("/run/agent.sock"), background=None)
+
+
+def what_stats_tell(sender: Sender) -> None:
+    stats = sender.stats
+    assert_type(stats, Stats)
+    assert_type(stats.answered, dict[int, int])
+    assert_type(stats.answered.get(401, 0), int)
+    posted, answered, *others = stats
+    assert_type(posted, int)
+    print(answered, others)
+    assert stats.posted == (
+        sum(stats.answered.values()) + stats.acked + stats.closed_now + stats.unanswered + stats.reset + stats.held
+    )
+    print(stats.dropped, stats.failed, stats.spares, stats._asdict())
+
+
 def every_error() -> None:
     try:
         post(URL)
@@ -199,3 +265,21 @@ def what_is_refused(request: Request) -> None:
     post(URL, connect_to=8080)  # type: ignore[arg-type]
     post(URL, linger=None)  # type: ignore[arg-type]
     request.encode(b"", method="PUT")  # type: ignore[call-arg]
+
+
+def what_a_sender_refuses(sender: Sender) -> None:
+    Sender()  # type: ignore[call-arg]
+    Sender(URL, None)  # type: ignore[call-arg]
+    Sender(URL, closing=None)  # type: ignore[arg-type]
+    Sender(URL, closing="later")  # type: ignore[arg-type]
+    Sender(URL, linger=None)  # type: ignore[arg-type]
+    Sender(URL, spares=1.5)  # type: ignore[arg-type]
+    Sender(URL, max_held=None)  # type: ignore[arg-type]
+    Sender(URL, when_busy="raise")  # type: ignore[arg-type]
+    Sender(URL, background="yes")  # type: ignore[arg-type]
+    sender.post(URL, b"")  # type: ignore[call-arg]
+    sender.post(5)  # type: ignore[arg-type]
+    sender.post(b"", closing="now")  # type: ignore[call-arg]
+    sender.post(b"", timeout=1)  # type: ignore[call-arg]
+    sender.flush("5")  # type: ignore[arg-type]
+    sender.stats = sender.stats  # type: ignore[misc]
