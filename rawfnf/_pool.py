@@ -352,8 +352,8 @@ class Pool:
     ) -> None:
         """Do what can be done without waiting: for these connections, those that are due, and spares that are missing.
 
-        There is one call at a time. With `most` it looks at so many connections at most; without `opening` it neither
-        opens nor replaces spares.
+        There is one call at a time. With `most` it looks at so many connections at most, and leaves the spares alone;
+        without `opening` it opens none.
         """
         for connection in [*stirred, *self._due(now)][:most]:
             self._go_on(connection, watch, now)
@@ -362,6 +362,7 @@ class Pool:
                 self._look_at = min(list(self._held.values()), default=_NEVER)
         if opening:
             self._open_missing(watch, now)
+        if most is None:
             self._retire(now)
 
     def next_time(self, now: float) -> float | None:

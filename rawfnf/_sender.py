@@ -482,13 +482,19 @@ class _Pump:
     def _wait(self, fact: Callable[[], bool], until: float | None) -> None:
         """Lead, or follow, for one turn."""
         me, before = threading.get_ident(), self._leader
+        told = True
         try:
             with self._pool.lock:
                 before = self._leader
-                if before not in {None, me}:  # it is ourselves where a finalizer or signal handler waits
-                    return None if fact() else self._follow(until)
-                self._leader = me
-            self._turn(until)
+                follows = before not in {None, me}  # it is ourselves where a finalizer or signal handler waits
+                if not follows:
+                    self._leader = me
+                elif not fact():
+                    told = self._follow(until)
+            if not follows:
+                self._turn(until)
+            elif not told:
+                self.pump()  # the thread may be asking the resolver, and do nothing else meanwhile
         finally:
             if self._leader == me and before is None:
                 self._leader = None  # first, and without a call: no interrupt can come between
@@ -496,11 +502,11 @@ class _Pump:
             elif self._leader == me and self._watch is not None:
                 self._watch.wake()  # we have taken wake-ups of our own interrupted wait
 
-    def _follow(self, until: float | None) -> None:
+    def _follow(self, until: float | None) -> bool:
+        """Wait to be told of a change; not for long, as an interrupt may keep whoever led from telling us."""
         self._pool.followers += 1
         try:
-            # Not for long: an interrupt may keep whoever led from telling us.
-            self._changed.wait(min(seconds_until(until), _SLEEP))
+            return self._changed.wait(min(seconds_until(until), _SLEEP))
         finally:
             self._pool.followers -= 1
 
@@ -553,15 +559,16 @@ class _Pump:
 
     # --- working
 
-    def _work(
-        self, watch: _Watch, stirred: Iterable[Connection], *, most: int | None = None, opening: bool = True
-    ) -> None:
+    def _work(self, watch: _Watch, stirred: Iterable[Connection], *, most: int | None = None) -> None:
         if self._in_the_middle():
             return
         with self._working:
+            now = monotonic()
+            # With the thread, the resolver is asked before anything is opened; without, what is known has to do.
+            opening = most is None and not (self.threaded and self._pool.addresses.stale(now))
             try:
                 self._worker = threading.get_ident()
-                self._pool.work(watch, stirred, monotonic(), most=most, opening=opening)
+                self._pool.work(watch, stirred, now, most=most, opening=opening)
             finally:
                 self._worker = None
         if self._close_later:
@@ -583,7 +590,7 @@ class _Pump:
         if self._worker is None:
             with contextlib.suppress(OSError):  # out of descriptors: this post has been handed over all the same
                 watch = self._watched()
-                self._work(watch, watch.select(0), most=most, opening=False)
+                self._work(watch, watch.select(0), most=most)
 
     def close_oldest(self) -> bool:
         """Make room: end the wait of what is held the longest; False if nothing is."""

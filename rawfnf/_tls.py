@@ -35,7 +35,9 @@ class Tls:
     def __init__(self, context: ssl.SSLContext, server_hostname: str) -> None:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._object = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname)
+        # As bytes: for a str ssl loads encodings.idna, under a lock that a fork elsewhere may leave taken for ever.
+        name = server_hostname.encode("ascii")
+        self._object = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
 
     @property
     def version(self) -> str | None:

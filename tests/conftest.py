@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import ssl
 import sys
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import pytest
 import trustme
@@ -24,7 +23,17 @@ if TYPE_CHECKING:
 
     from bench.network import Network
 
-Post: TypeAlias = Callable[..., rawfnf.Receipt]
+
+class Ended(NamedTuple):
+    """How a Sender counted its only post: a Receipt's words, or "unanswered", or "reset"."""
+
+    delivery: str
+    status: int | None
+
+
+Outcome: TypeAlias = rawfnf.Receipt | Ended
+Post: TypeAlias = Callable[..., Outcome]
+PostAlone: TypeAlias = Callable[..., rawfnf.Receipt]
 
 # A thread or descriptor may be on its way out when a test ends; nothing is given longer than this, in seconds.
 _GRACE = 5.0
@@ -55,30 +64,31 @@ def _nothing_left() -> Iterator[None]:
         pytest.fail(f"left behind: {found}")
 
 
-def post_by_sender(
-    url: str,
-    data: Any = None,
-    *,
-    json: object = None,
-    timeout: float | None = 5.0,
-    closing: Any = None,
-    linger: float = 5.0,
-    **options: Any,
-) -> rawfnf.Receipt:
-    """Post once through a Sender, wait as rawfnf.post() does, and tell what the Sender's stats tell.
+def post_by_sender(url: str, data: Any = None, *, json: object = None, closing: Any = None, **options: Any) -> Ended:
+    """Post once by a Sender of its own, and wait for what becomes of it. Without `closing`, post()'s default is taken.
 
-    It counts what post() raises after the last byte, and knows nothing of bytes, peers and times: these are NaN.
+    What a Sender raises, this raises; a reset behind the hand-over it only counts.
     """
     closing = closing or ("acked" if url.lower().startswith("https:") else "now")
-    with rawfnf.Sender(url, timeout=timeout, closing=closing, linger=linger, background=False, **options) as sender:
-        sender.post(data, json=json)
-        sender.flush()
-        stats = sender.stats
-    if stats.reset:
-        raise rawfnf.SendError("counted reset", phase="close")
-    unknown = rawfnf.Timings(*[math.nan] * len(rawfnf.Timings._fields))
-    delivery: Any = "answered" if stats.answered else "acked" if stats.acked else "sent"
-    return rawfnf.Receipt(delivery, next(iter(stats.answered), None), -1, "", None, unknown)
+    with rawfnf.Sender(url, closing=closing, background=False, **options) as sender:
+        try:
+            handed_over = sender.post(data, json=json)
+        except BaseException:
+            assert sender.stats == rawfnf.Stats(0, {}, 0, 0, 0, 0, 0, 0, failed=1, spares=0)
+            raise
+        assert handed_over
+        assert sender.flush()
+        return ending(sender.stats)
+
+
+def ending(stats: rawfnf.Stats) -> Ended:
+    """Tell in which term of the account a Sender's only post has ended."""
+    assert (stats.posted, stats.held, stats.dropped, stats.failed) == (1, 0, 0, 0)
+    terms = {"acked": stats.acked, "sent": stats.closed_now, "unanswered": stats.unanswered, "reset": stats.reset}
+    ends = [Ended("answered", status) for status, posts in stats.answered.items() for _ in range(posts)]
+    ends += [Ended(delivery, None) for delivery, posts in terms.items() for _ in range(posts)]
+    (ended,) = ends  # the law: it is in exactly one
+    return ended
 
 
 @pytest.fixture(params=[pytest.param(rawfnf.post, id="post"), pytest.param(post_by_sender, id="Sender")])
@@ -89,8 +99,8 @@ def post(request: pytest.FixtureRequest) -> Post:
 
 
 @pytest.fixture
-def post_alone() -> Post:
-    """rawfnf.post itself: what only a receipt tells, or only who is still there to be told."""
+def post_alone() -> PostAlone:
+    """rawfnf.post itself: for its own default, what only a Receipt tells, or only who is still there to be told."""
     return rawfnf.post
 
 

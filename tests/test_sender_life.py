@@ -64,7 +64,7 @@ EMPTY: dict[str, Any] = {
     "failed": 0,
 }
 # How long a peer looks whether something happens that is not to happen, and lets its answer be waited for, in seconds.
-LOOK = 0.3
+LOOK = 0.2
 # What takes longer has been forgotten until `linger` is over, which is PATIENCE where this is asked.
 SOON = PATIENCE / 4
 
@@ -369,6 +369,7 @@ sender.close()
 """
 
 
+@either
 @unix
 def test_a_body_that_is_half_sent_at_a_fork_is_the_parents_to_finish(
     start: Start, peer: Recorder, *, background: bool
@@ -483,6 +484,7 @@ os.waitpid(child, 0)
 
 
 @linux
+@either
 @pytest.mark.parametrize(
     ("closing", "end"),
     [("answered", {"answered": {204: 1}}), ("acked", {"acked": 1}), ("now", {"closed_now": 1})],
@@ -638,6 +640,7 @@ os._exit(0)
 """
 
 
+@either
 @pytest.mark.parametrize("size", [100, 64 << 10])
 @pytest.mark.parametrize("spares", [0, 1])
 def test_a_process_that_ends_at_once_has_posted_all_the_same(
@@ -892,7 +895,7 @@ def test_a_finalizer_may_post_in_the_middle_of_a_post(peer: Recorder, *, backgro
 def test_a_finalizer_may_post_in_the_background_thread(recorder: Recorder, max_held: int) -> None:
     """Garbage is collected by whichever thread happens to make some."""
     places = 0
-    refusals = [ConnectError] if max_held == 1 else []
+    refusals = [ConnectError, RequestError] if max_held == 1 else []  # the latter once it is closed
 
     def look(frame: FrameType, event: str, _: object) -> None:
         nonlocal places
@@ -909,9 +912,9 @@ def test_a_finalizer_may_post_in_the_background_thread(recorder: Recorder, max_h
             while places < 50 * 7:
                 sender.post(b"x")
             assert sender.flush(SOON)
-            told = account(sender)
     finally:
         threading.setprofile(None)
+    told = account(sender)
     assert sum(talk.whole for talk in all_ended(recorder)) == told["posted"]
     assert max_held == 1 or told == answered(told["posted"])
 
@@ -1036,13 +1039,10 @@ sender.close()
 
 
 @either
-@pytest.mark.parametrize("spares", [0, 2])
-def test_under_gevent_posts_arrive_and_others_run_meanwhile(
-    start: Start, peer: Recorder, *, background: bool, spares: int
-) -> None:
+def test_under_gevent_posts_arrive_and_others_run_meanwhile(start: Start, peer: Recorder, *, background: bool) -> None:
     pytest.importorskip("gevent", reason="gevent has no wheel for this Python")
     peer.script = answers_who_waits
-    program = start(GREENLETS, peer, spares, background=background, before=PATCHED, flags=())
+    program = start(GREENLETS, peer, 2 if background else 0, background=background, before=PATCHED, flags=())
     assert program.end() == [[True, True], answered(8)]
     assert_arrived(peer, *(f"greenlet {number}".encode() for number in range(8)))
 
