@@ -13,6 +13,7 @@ import io
 import itertools
 import json
 import os
+import re
 import socket
 import ssl
 import subprocess
@@ -506,15 +507,15 @@ def test_a_sender_that_drops_has_no_use_for_a_spare_that_is_too_old(
 
 
 def test_the_thread_replaces_ageing_spares(sender: Make, peer: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_pool, "_AGEING", 0.1)
-    monkeypatch.setattr(_pool, "_OLDEST", 0.15)
+    monkeypatch.setattr(_pool, "_AGEING", 0.06)
+    monkeypatch.setattr(_pool, "_OLDEST", 0.1)
     made = sender(peer, spares=2)
     made.warm()
     for _ in range(4):
         talk = peer.next()
         assert not talk.data
         assert_ends_politely(talk)
-    assert len(peer.talks) <= 16, "each lives for 0.1 s at least"
+    assert len(peer.talks) <= 16, "each lives for 0.06 s at least"
     made.post(SMALL)
     until(lambda: requests(peer), "the request")
     assert not requests(peer)[0].whole or requests(peer)[0].body == SMALL
@@ -975,11 +976,11 @@ def endlessly(piece: bytes, first: bytes = b"") -> Script:
 
 # What a server says that never stops, and how it is counted.
 ENDLESS_ANSWERS = [
-    (endlessly(b"x" * 65536, b"HTTP/1.1 200 OK\r\n\r\n"), {"answered": {200: 2}}),
-    (endlessly(b"x" * 65536, b"HTTP/1.1 200 OK\r\nContent-Length: 104857600\r\n\r\n"), {"answered": {200: 2}}),
-    (endlessly(b"1\r\nx\r\n" * 9000, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"), {"answered": {200: 2}}),
-    (endlessly(b"HTTP/1.1 100 Continue\r\n\r\n" * 3000), {"unanswered": 2}),
-    (endlessly(b"x" * 65536, b"HTTP/1.1 200 OK\r\nX-Long: "), {"reset": 2}),
+    (endlessly(b"x" * 65536, b"HTTP/1.1 200 OK\r\n\r\n"), {"answered": {200: 1}}),
+    (endlessly(b"x" * 65536, b"HTTP/1.1 200 OK\r\nContent-Length: 104857600\r\n\r\n"), {"answered": {200: 1}}),
+    (endlessly(b"1\r\nx\r\n" * 9000, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"), {"answered": {200: 1}}),
+    (endlessly(b"HTTP/1.1 100 Continue\r\n\r\n" * 3000), {"unanswered": 1}),
+    (endlessly(b"x" * 65536, b"HTTP/1.1 200 OK\r\nX-Long: "), {"reset": 1}),
 ]
 
 
@@ -991,10 +992,9 @@ def test_endless_answers_are_cut_and_take_no_memory(
     made = sender(recorder, background=background, linger=0.2 if "unanswered" in ends else PATIENCE)
     memory = psutil.Process().memory_info().rss
     made.post(SMALL)
-    made.post(SMALL)
     assert made.flush(PATIENCE)
     assert psutil.Process().memory_info().rss - memory < 20 << 20
-    assert account(made) == {"posted": 2} | ends
+    assert account(made) == {"posted": 1} | ends
 
 
 def test_many_that_wait_take_little_memory(sender: Make, recorder: Recorder, go: threading.Event) -> None:
@@ -1108,17 +1108,17 @@ def test_acked_counts_what_came_instead(sender: Make, listen: Listen, go: thread
 
 
 def test_where_the_kernel_does_not_tell_acked_waits_for_an_answer(
-    sender: Make, peer: Recorder, monkeypatch: pytest.MonkeyPatch, *, background: bool
+    sender: Make, recorder: Recorder, monkeypatch: pytest.MonkeyPatch, *, background: bool
 ) -> None:
     """macOS and Windows, as far as Linux can show them: the two things that _tcp.py says there."""
     monkeypatch.setattr(_tcp, "TELLS_UNACKED", False)
     monkeypatch.setattr(_tcp, "unacked_bytes", lambda _: None)
-    made = sender(peer, closing="acked", background=background)
+    made = sender(recorder, closing="acked", background=background)
     made.post(SMALL)
     assert made.flush(PATIENCE)
     assert account(made) == {"posted": 1, "answered": {204: 1}}
-    peer.script = never_answers
-    made = sender(peer, closing="acked", background=background, linger=0.05)
+    recorder.script = never_answers
+    made = sender(recorder, closing="acked", background=background, linger=0.05)
     made.post(SMALL)
     assert made.flush(PATIENCE)
     assert account(made) == {"posted": 1, "unanswered": 1}
@@ -1249,11 +1249,11 @@ def test_eight_threads_post_at_once(
     """Each once, and on a connection of its own."""
     made = sender(peer, spares=spares, background=background, max_held=16)
     made.warm()
-    bodies = [b"%d" % number for number in range(100, 180)]
+    bodies = [b"%d" % number for number in range(100, 140)]
     assert all(pool.map(made.post, bodies))
     assert made.flush(PATIENCE)
     assert sorted(bytes(talk.body) for talk in requests(peer)) == bodies
-    assert account(made) == {"posted": 80, "answered": {204: 80}}
+    assert account(made) == {"posted": 40, "answered": {204: 40}}
 
 
 # --- pump() --------------------------------------------------------------------------------------------------------
@@ -1309,7 +1309,7 @@ def test_pump_wants_to_be_called_when_a_spare_gets_too_old(sender: Make, peer: R
 
 
 def test_pump_replaces_ageing_spares_in_time(sender: Make, peer: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_pool, "_AGEING", 0.1)
+    monkeypatch.setattr(_pool, "_AGEING", 0.05)
     made = sender(peer, background=False, spares=1)
     talks = warmed(made, peer, 1)
     for _ in range(10):
@@ -1823,6 +1823,11 @@ def test_timeout_is_for_connecting_as_well(sender: Make, *, background: bool) ->
     assert account(made) == {"failed": 1}
 
 
+def shown(value: object) -> str:
+    """Name a case: the same in every process, so without addresses in memory."""
+    return re.sub(r" (object )?at 0x[0-9a-f]+", "", str(value))
+
+
 # (constructor's arguments, what the message names)
 BAD_ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ({"url": "ftp://127.0.0.1/"}, "http"),
@@ -1857,7 +1862,7 @@ BAD_ARGUMENTS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("options", "named"), BAD_ARGUMENTS, ids=str)
+@pytest.mark.parametrize(("options", "named"), BAD_ARGUMENTS, ids=shown)
 def test_bad_arguments_are_named_before_anything_touches_the_network(options: dict[str, Any], named: str) -> None:
     before = descriptors(), threading.enumerate()
     with pytest.raises(RequestError, match=named) as caught:
@@ -1880,7 +1885,7 @@ BAD_CALLS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("call", "named"), BAD_CALLS, ids=str)
+@pytest.mark.parametrize(("call", "named"), BAD_CALLS, ids=shown)
 def test_bad_arguments_of_a_post_touch_no_network(
     sender: Make, recorder: Recorder, call: dict[str, Any], named: str
 ) -> None:
@@ -1934,11 +1939,11 @@ def test_a_port_that_refuses_is_a_connect_error(sender: Make, *, background: boo
 
 
 def test_warm_tells_why_there_are_no_spares(sender: Make, *, background: bool) -> None:
-    made = sender(f"http://127.0.0.1:{refusing_port()}/", spares=2, timeout=0.3, background=background)
+    made = sender(f"http://127.0.0.1:{refusing_port()}/", spares=2, timeout=0.2, background=background)
     started = time.monotonic()
     with pytest.raises(ConnectError, match="nothing listens there") as caught:
         made.warm()
-    assert time.monotonic() - started < 0.3 + LATE
+    assert time.monotonic() - started < 0.2 + LATE
     assert "0 of 2 spares" in str(caught.value)
     assert (caught.value.phase, caught.value.errno) == ("connect", errno.ECONNREFUSED)
     assert account(made) == {}
@@ -2158,7 +2163,7 @@ def test_a_server_that_has_no_use_for_spares_meets_no_storm(sender: Make, record
     recorder.script = end
     made = sender(recorder, spares=4)
     made.pump()
-    time.sleep(0.3)
+    time.sleep(0.2)
     assert 2 <= len(recorder.talks) <= 4 + 8
 
 
