@@ -204,8 +204,8 @@ class Pool:
         """
         while self._ready:  # looked at again under the lock: most Senders have spares, or never any
             with self.lock:
-                ready = self._ready
-                if not ready or now - ready[-1].ready_at >= _OLDEST or not self.has_room(message):
+                room, ready = self.has_room(message), self._ready
+                if not room or not ready or now - ready[-1].ready_at >= _OLDEST:
                     break
                 connection = ready[-1]
                 self._in_hand[connection] = message
@@ -319,16 +319,12 @@ class Pool:
         """Tell whether posts are to lend a hand with what is held."""
         return len(self._held) > self._max_held // 2
 
-    def in_the_middle(self) -> bool:
-        """Tell whether this thread holds the lock: a finalizer or signal handler in the middle of something here."""
-        return self.lock._is_owned()  # type: ignore[attr-defined, no-any-return]  # noqa: SLF001  # Condition asks so too
-
     def rouse(self) -> None:
         """Let those who wait look again."""
         with self.lock:
             if self.asleep:
+                self.wake()  # first: should an interrupt come in between, one wake-up too many does no harm
                 self.asleep = False
-                self.wake()
             if self.followers:
                 self.notify()
 

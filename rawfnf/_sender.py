@@ -21,6 +21,7 @@ import sys
 import threading
 import warnings
 import weakref
+from _thread import RLock  # as in _pool.py
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -378,6 +379,11 @@ def _renew(pool: Pool, route: Route, until: float | None) -> None:
         pool.addresses.postpone(monotonic())
 
 
+def _is_mine(lock: RLock) -> bool:
+    """Tell whether this thread holds the lock."""
+    return lock._is_owned()  # type: ignore[attr-defined, no-any-return]  # noqa: SLF001  # Condition asks so too
+
+
 # No thread's ident: the background thread is about to lead.
 _STARTING = -1
 
@@ -453,8 +459,8 @@ class _Pump:
         self._route = route
         self._thread: threading.Thread | None = None
         self._watch: _Watch | None = None
-        self._working = threading.RLock()  # one at a time; never held while waiting
-        self._worker: int | None = None  # the thread that works
+        self._working = RLock()  # one at a time; never held while waiting
+        self._busy = False  # somebody is at it
         self._close_later = False  # it is to close when its work is done
         self._changed = threading.Condition(pool.lock)
         pool.notify = self._changed.notify_all
@@ -477,7 +483,7 @@ class _Pump:
 
     def _in_the_middle(self) -> bool:
         """Tell whether we are a finalizer or signal handler, and only the frames below can do what there is to do."""
-        return self._worker == threading.get_ident() or self._pool.in_the_middle()
+        return _is_mine(self._working) or _is_mine(self._pool.lock)
 
     def _wait(self, fact: Callable[[], bool], until: float | None) -> None:
         """Lead, or follow, for one turn."""
@@ -508,6 +514,8 @@ class _Pump:
         try:
             return self._changed.wait(min(seconds_until(until), _SLEEP))
         finally:
+            if not _is_mine(self._pool.lock):  # interrupted when it had let the lock go
+                self._pool.lock.acquire()
             self._pool.followers -= 1
 
     def _tell_followers(self) -> None:
@@ -567,10 +575,10 @@ class _Pump:
             # With the thread, the resolver is asked before anything is opened; without, what is known has to do.
             opening = most is None and not (self.threaded and self._pool.addresses.stale(now))
             try:
-                self._worker = threading.get_ident()
+                self._busy = True
                 self._pool.work(watch, stirred, now, most=most, opening=opening)
             finally:
-                self._worker = None
+                self._busy = False
         if self._close_later:
             self.close(0.0)
         if self._pool.followers:
@@ -587,7 +595,7 @@ class _Pump:
 
     def reap(self, most: int) -> None:
         """Look at a few of those that are held, unless somebody is at it already."""
-        if self._worker is None:
+        if not self._busy:
             with contextlib.suppress(OSError):  # out of descriptors: this post has been handed over all the same
                 watch = self._watched()
                 self._work(watch, watch.select(0), most=most)
