@@ -541,7 +541,7 @@ class _Pump:
             woken = not pool.asleep
         finally:
             pool.asleep = False
-        if stirred or woken or pool.posted != seen or (due is not None and monotonic() >= due):
+        if stirred or woken or self._close_later or pool.posted != seen or (due is not None and monotonic() >= due):
             self._work(watch, stirred)
 
     def _nap(self) -> float:
@@ -579,8 +579,11 @@ class _Pump:
                 self._pool.work(watch, stirred, now, most=most, opening=opening)
             finally:
                 self._busy = False
-        if self._close_later:
-            self.close(0.0)
+        if self._close_later and not self._pool.held:
+            self._close_later = False
+            with self._working:
+                self._pool.close()
+            self._end()
         if self._pool.followers:
             with self._pool.lock:
                 self._changed.notify_all()
@@ -658,8 +661,9 @@ class _Pump:
 
     def close(self, linger: float) -> None:
         """Flush for at most `linger` seconds, then close whatever is open, and end the thread."""
-        if self._in_the_middle():  # whoever works next closes
+        if self._in_the_middle():  # a signal handler: whoever works when nothing is held any more ends the rest
             self._close_later = self._pool.closed = True
+            self._pool.rouse()
             return
         with self._working:
             self._pool.close()
@@ -675,7 +679,7 @@ class _Pump:
 
     def forsake(self) -> bool:
         """Close at once what a forgotten Sender has left open; False if there was nothing."""
-        if self._pool.closed or self._watch is None:
+        if self._ended or self._watch is None:
             return False
         if not self.threaded:  # nobody else can be here: it has no caller left
             self._pool.close()
