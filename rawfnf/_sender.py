@@ -139,9 +139,9 @@ class Sender:
     ) -> bool:
         """Hand over one request, and do not wait for what becomes of it: `stats` will tell.
 
-        With a ready spare that is one system call, or two. Arguments are as for `Request.encode`; a file or iterable is
-        read to its end in here. What the kernel does not take at once is copied and left to the background thread, 64
-        MiB in all; beyond that, and without a thread, it is waited for.
+        With a ready spare that is two system calls: a look at it, and the send. Arguments are as for `Request.encode`;
+        a file or iterable is read to its end in here. What the kernel does not take at once is copied and left to the
+        background thread, 64 MiB in all; beyond that, and without a thread, it is waited for.
 
         Returns:
             True: handed over: every byte is in our kernel, or the thread's to send. False: dropped, nothing was sent.

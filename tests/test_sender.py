@@ -316,7 +316,7 @@ def test_tickets_are_read_from_spares(
     else:
         made.pump()
         assert not unread(tls_recorder)
-    assert made.stats.spares == 1
+    until(lambda: made.stats.spares == 1, "it is a spare again: while it is read it is none")
     made.close()
     assert_ends_politely(tls_recorder.next())
 
@@ -799,7 +799,7 @@ new.close()
 
 
 def test_a_connection_is_left_open_until_the_server_has_answered(
-    sender: Make, peer: Recorder, *, background: bool
+    sender: Make, peer: Recorder, go: threading.Event, *, background: bool
 ) -> None:
     """On a spare, and on one of the post's own. Over TLS 1.3 this shows as well that session tickets are no answer."""
     open_still: list[bool] = []
@@ -808,6 +808,7 @@ def test_a_connection_is_left_open_until_the_server_has_answered(
         talk.receive_request()
         if talk.whole:
             open_still.append(not talk.ends_within(LOOK) and not talk.close_notify)
+            assert go.wait(PATIENCE)
             talk.send(OK)
 
     peer.script = script
@@ -816,6 +817,8 @@ def test_a_connection_is_left_open_until_the_server_has_answered(
     made.post(SMALL)
     made.post(SMALL)
     assert account(made) == {"posted": 2, "held": 2}
+    until(lambda: len(open_still) == 2, "a look at both")
+    go.set()
     assert made.flush(PATIENCE)
     assert open_still == [True, True]
     until(lambda: all(talk.end for talk in requests(peer)), "their ends")
@@ -1553,10 +1556,10 @@ def test_without_the_thread_a_large_body_is_waited_for(
 
 
 def test_a_large_body_has_the_time_of_a_post_however_old_its_spare_is(sender: Make, recorder: Recorder) -> None:
-    made = [sender(recorder, spares=1, background=background, timeout=0.4) for background in (False, True)]
+    made = [sender(recorder, spares=1, background=background, timeout=0.7) for background in (False, True)]
     for each in made:
         each.warm()
-    time.sleep(0.5)
+    time.sleep(0.8)
     for each in made:
         assert each.stats.spares == 1
         assert each.post(LARGE[: 4 << 20])
@@ -1574,22 +1577,25 @@ def taken_at_once(url: str, path: str, size: int) -> int:
 @linux
 @pytest.mark.parametrize("parts", [1, 3])
 def test_64_mib_are_left_to_the_thread_and_not_one_byte_more(
-    sender: Make, unix_recorder: Recorder, go: threading.Event, parts: int
+    sender: Make, listen: Listen, tmp_path: Path, go: threading.Event, pool: ThreadPoolExecutor, parts: int
 ) -> None:
-    unix_recorder.script = reads_once(go)
-    most = 64 << 20
-    path = unix_recorder.address
-    head = len(Request(unix_recorder.url).encode(bytes(most))) - most
-    taken = taken_at_once(unix_recorder.url, path, most)
-    made = sender(unix_recorder, background=True, timeout=0.2)
-    exactly = [most // parts] * (parts - 1) + [most - most // parts * (parts - 1)]
-    for size in exactly:
-        assert made.post(bytes(size + taken - head))
-    with pytest.raises(SendError) as caught:
-        made.post(bytes(taken - head + 1))
-    assert caught.value.errno == errno.ETIMEDOUT
+    path, url, most = str(tmp_path / "s"), "http://localhost/", 64 << 20
+    peer = listen(family=AF_UNIX, address=path, keep=False)
+    peer.script = FirstWait(peer, 9, go)
+    head = len(Request(url).encode(bytes(most))) - most
+    taken = taken_at_once(url, path, most)
+    made = sender(url, connect_to=path, background=True, timeout=PATIENCE)
+    for size in [most // parts] * (parts - 1) + [most - most // parts * (parts - 1)]:
+        assert made.post(bytes(size + taken - head)), "up to the last byte"
+    call = pool.submit(made.post, bytes(taken - head + 1))
+    with pytest.raises(FutureTimeoutError):
+        call.result(LOOK)
     assert made.post(bytes(taken - head)), "what the kernel takes is not left to the thread"
-    assert {key: account(made)[key] for key in ("posted", "failed")} == {"posted": parts + 1, "failed": 1}
+    assert account(made) == {"posted": parts + 1, "held": parts + 1}
+    go.set()
+    assert call.result(PATIENCE) is True
+    assert made.flush(PATIENCE)
+    assert account(made) == {"posted": parts + 2, "answered": {204: parts + 2}}
 
 
 def test_beyond_64_mib_a_post_waits_until_there_is_room(
@@ -1613,11 +1619,11 @@ def test_beyond_64_mib_a_post_waits_until_there_is_room(
 
 def test_beyond_64_mib_a_post_waits_no_longer_than_timeout(sender: Make, peer: Recorder, go: threading.Event) -> None:
     peer.script = FirstWait(peer, 1, go)
-    made = sender(peer, background=True, timeout=0.1)
+    made = sender(peer, background=True, timeout=0.2)
     started = time.monotonic()
     with pytest.raises(SendError) as caught:
         made.post(ENDLESS)
-    assert 0.1 <= time.monotonic() - started < 0.1 + LATE
+    assert 0.2 <= time.monotonic() - started < 0.2 + LATE
     assert (caught.value.phase, caught.value.errno) == ("send", errno.ETIMEDOUT)
     assert 0 < caught.value.bytes_sent < len(ENDLESS)
     go.set()
@@ -1632,7 +1638,6 @@ def test_a_deadline_while_the_thread_sends_is_unanswered_and_looks_like_no_end(
     made = [sender(peer, background=True, timeout=0.2, closing=closing) for closing in ("now", "acked", "answered")]
     for each in made:
         assert each.post(LARGE)
-        assert account(each) == {"posted": 1, "held": 1}
     for each in made:
         until(lambda each=each: not each.stats.held, "the deadline")  # type: ignore[misc]
         assert account(each) == {"posted": 1, "unanswered": 1}
@@ -1967,7 +1972,7 @@ def test_no_request_byte_leaves_before_the_certificate_is_verified(
 ) -> None:
     context = server_context(trustme.CA(), tls_version)
     peer = listen(context=context, script=never_answers)
-    made = sender(peer, spares=1, timeout=0.3, ssl_context=trusting)
+    made = sender(peer, spares=1, timeout=0.5, ssl_context=trusting)
     with pytest.raises(ConnectError, match="certificate not trusted") as caught:
         made.post(SMALL)
     assert isinstance(caught.value.__cause__, ssl.SSLCertVerificationError)
@@ -2014,7 +2019,7 @@ def test_close_waits_no_longer_than_linger(sender: Make, peer: Recorder, *, back
         assert_ends_politely(talk)
     started = time.monotonic()
     made.close()
-    assert time.monotonic() - started < 0.1, "it is closed already"
+    assert time.monotonic() - started < 0.5, "it is closed already"
 
 
 @linux
@@ -2060,7 +2065,7 @@ def test_close_is_quick_when_nothing_is_held(sender: Make, peer: Recorder, *, ba
         made.post(SMALL)
         started = time.monotonic()
         made.close()
-        assert time.monotonic() - started < 0.5
+        assert time.monotonic() - started < 0.8
 
 
 def test_flush_waits_until_nothing_is_held_or_for_its_timeout(
