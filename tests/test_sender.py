@@ -1577,7 +1577,7 @@ def taken_at_once(url: str, path: str, size: int) -> int:
 @linux
 @pytest.mark.parametrize("parts", [1, 3])
 def test_64_mib_are_left_to_the_thread_and_not_one_byte_more(
-    sender: Make, listen: Listen, tmp_path: Path, go: threading.Event, pool: ThreadPoolExecutor, parts: int
+    sender: Make, listen: Listen, tmp_path: Path, go: threading.Event, pool: ThreadPoolExecutor, *, parts: int
 ) -> None:
     path, url, most = str(tmp_path / "s"), "http://localhost/", 64 << 20
     peer = listen(family=AF_UNIX, address=path, keep=False)

@@ -344,9 +344,15 @@ sender.close()
 
 
 @unix
+@pytest.mark.parametrize("peer", [None], ids=["plain"], indirect=True)
 def test_forks_in_the_middle_of_other_threads_posts_lose_nothing_and_send_nothing_twice(
     start: Start, peer: Recorder, *, background: bool
 ) -> None:
+    """Without TLS: a child of a fork while another thread is inside OpenSSL may find locks there taken for ever.
+
+    That is so of any program (fork(2): such a child may call async-signal-safe functions only). Forks with TLS spares,
+    and nobody else inside OpenSSL, are tested above.
+    """
     told = start(FORKS_WHILE_BUSY, peer, background=background).end()
     assert told == [answered(3)] * 4 + [answered(60)]
     posts = dict.fromkeys("AB", 30) | dict.fromkeys("CDEF", 3)
