@@ -60,6 +60,11 @@ def until(fact: Callable[[], object], what: str, patience: float = PATIENCE) -> 
         time.sleep(0.001)
 
 
+def let_pass(seconds: float) -> None:
+    """Let time pass: to see that nothing happens in it, or because time itself is what is asked about."""
+    time.sleep(seconds)
+
+
 class Talk:
     """One accepted connection: what a script talks through, and the record of it."""
 
@@ -220,7 +225,7 @@ class Talk:
 
     def dawdle(self, seconds: float) -> None:
         """Be slow: a peer's habit, and nothing that is waited for."""
-        time.sleep(seconds)
+        let_pass(seconds)
 
     def half_close(self) -> None:
         self.socket.shutdown(socket.SHUT_WR)

@@ -52,6 +52,7 @@ from tests.peers import (
     answers,
     black_hole,
     closes_without_answer,
+    let_pass,
     never_answers,
     recording,
     refusing_port,
@@ -209,7 +210,7 @@ def assert_stays(fact: Callable[[], object], what: str, seconds: float = LOOK) -
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         assert fact(), what
-        time.sleep(0.005)
+        let_pass(0.005)
 
 
 def assert_ends_politely(talk: Talk) -> None:
@@ -1268,7 +1269,7 @@ def pump_in_time(made: Sender, calls: int = 4) -> None:
         seconds = made.pump()
         if seconds is None:
             return
-        time.sleep(seconds)
+        let_pass(seconds)
     raise AssertionError(seconds)
 
 
@@ -1296,7 +1297,7 @@ def test_pump_wants_to_be_called_when_linger_is_over(
     deadline = time.monotonic() + 0.1 + LATE
     calls = 0
     while made.stats.held:
-        time.sleep(seconds)
+        let_pass(seconds)
         seconds, calls = made.pump() or 0, calls + 1
     assert time.monotonic() < deadline
     assert calls < (4 if closing == "answered" else 40)
@@ -1320,7 +1321,7 @@ def test_pump_replaces_ageing_spares_in_time(sender: Make, peer: Recorder, monke
             break
         seconds = made.pump()
         assert seconds is not None
-        time.sleep(min(seconds, LOOK))
+        let_pass(min(seconds, LOOK))
     assert_ends_politely(peer.next())
     assert talks[0].done.is_set()
 
@@ -1332,7 +1333,7 @@ def test_pump_wants_to_be_called_when_connecting_has_taken_too_long(sender: Make
         seconds = made.pump()
         assert seconds is not None
         assert 0 < seconds <= 0.2
-        time.sleep(seconds)
+        let_pass(seconds)
         seconds = made.pump()
         assert seconds is not None
         assert 0 < seconds <= 0.2, "now it waits before it tries again"
@@ -1347,7 +1348,7 @@ def test_pump_waits_longer_each_time_it_is_refused(sender: Make, monkeypatch: py
         seconds = made.pump()
         assert seconds is not None
         waits.append(seconds)
-        time.sleep(seconds)
+        let_pass(seconds)
     assert all(now > before * 1.5 for before, now in itertools.pairwise(waits)), waits
     assert waits[0] <= 0.04
 
@@ -1479,7 +1480,7 @@ def test_the_threads_sleep_when_there_is_nothing_to_do(
         until(lambda each=each: each.stats.spares == 3, "the spare that was used is replaced")  # type: ignore[misc]
     until(lambda: not unread(secure), "tickets read")
     before = [(switches(thread), cpu_time(thread)) for thread in threads()]
-    time.sleep(2)
+    let_pass(2)
     after = [(switches(thread), cpu_time(thread)) for thread in threads()]
     assert len(before) == len(after) == 2
     for (slept, worked), (slept_now, worked_now) in zip(before, after, strict=True):
@@ -1559,7 +1560,7 @@ def test_a_large_body_has_the_time_of_a_post_however_old_its_spare_is(sender: Ma
     made = [sender(recorder, spares=1, background=background, timeout=0.7) for background in (False, True)]
     for each in made:
         each.warm()
-    time.sleep(0.8)
+    let_pass(0.8)
     for each in made:
         assert each.stats.spares == 1
         assert each.post(LARGE[: 4 << 20])
@@ -2097,7 +2098,7 @@ def test_several_may_flush_at_once(
         made.post(SMALL)
     calls = [pool.submit(made.flush, PATIENCE) for _ in range(4)]
     worked = time.process_time()
-    time.sleep(0.2)
+    let_pass(0.2)
     assert time.process_time() - worked < 0.1, "they wait, and keep nobody busy"
     go.set()
     assert all(call.result(PATIENCE) for call in calls)
@@ -2158,7 +2159,7 @@ def test_a_server_that_refuses_meets_no_storm(sender: Make) -> None:
     with captured("lo", address) as capture:
         made = sender(f"http://{address[0]}:{address[1]}/", spares=8)
         made.pump()
-        time.sleep(0.7)
+        let_pass(0.7)
         made.close()
         attempts = opened(capture)
     assert 2 <= attempts <= 8 + 6
@@ -2169,7 +2170,7 @@ def test_a_server_that_has_no_use_for_spares_meets_no_storm(sender: Make, record
     recorder.script = end
     made = sender(recorder, spares=4)
     made.pump()
-    time.sleep(0.2)
+    let_pass(0.2)
     assert 2 <= len(recorder.talks) <= 4 + 8
 
 
@@ -2177,7 +2178,7 @@ def test_a_server_that_has_no_use_for_spares_meets_no_storm(sender: Make, record
 DESCRIPTORS = """
 import json, os, resource, sys, time
 import rawfnf
-from tests.peers import until
+from tests.peers import let_pass, until
 
 def limit(more):
     free = [os.dup(0) for _ in range(more + 1)]
@@ -2219,7 +2220,7 @@ limit(0)
 used = [made.post(b"1"), made.post(b"2")]
 failures = [numbers(lambda: made.post(b"3")), numbers(lambda: late.post(b"4"))]
 worked = time.process_time()
-time.sleep(0.3)
+let_pass(0.3)
 worked = time.process_time() - worked
 if not background:
     made.pump()

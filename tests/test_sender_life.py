@@ -34,6 +34,7 @@ from tests.peers import (
     Recorder,
     Talk,
     answer_at_once,
+    let_pass,
     never_answers,
     recording,
     refusing_port,
@@ -632,7 +633,7 @@ def work():
 for _ in range(3):
     threading.Thread(target=work, daemon=True).start()
 while sender.stats.posted < 50:
-    time.sleep(0.001)
+    threading.Event().wait(0.001)
 """
 
 
@@ -1078,9 +1079,9 @@ def test_an_idle_thread_takes_no_time(peer: Recorder) -> None:
         sender.post(b"held")
         sender.warm()
         until(lambda: len(peer.talks) == 3 and all(talk.handshaken for talk in peer.talks), "two spares")
-        time.sleep(LOOK)  # for tickets, and the thread's own second look
+        let_pass(LOOK)  # for tickets, and the thread's own second look
         before, cpu = wake_ups(), thread_time(background_threads()[0])
-        time.sleep(1.0)
+        let_pass(1.0)
         assert wake_ups() - before <= 8
         assert thread_time(background_threads()[0]) - cpu <= 0.02, "two ticks of the kernel's clock"
         for talk in peer.talks:
