@@ -257,15 +257,22 @@ class Connection:
 
         """
         try:
-            while self.state != "closed":
-                if hold and self.state == "closing":
-                    return None
-                wait = self._steps[self.state](self)
-                if wait is not None:
-                    return wait
+            return self._step(hold=hold)
         except BaseException:
             self.abort()
             raise
+
+    def _step(self, *, hold: bool) -> Wait | None:
+        """Go from state to state. In a function of its own, as loops are whose interrupts are to be caught.
+
+        CPython 3.12 and 3.13 leave some jumps back to a loop's head out of the `try` or `with` around it (gh-148278).
+        """
+        while self.state != "closed":
+            if hold and self.state == "closing":
+                return None
+            wait = self._steps[self.state](self)
+            if wait is not None:
+                return wait
         return None
 
     def abort(self) -> None:

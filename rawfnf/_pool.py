@@ -100,6 +100,26 @@ def _next_look(connection: Connection, wait: Wait) -> float:
     return until if watched else min(until, monotonic() + _UNWATCHED)
 
 
+# Loops with a condition that run under the lock are functions of their own, see Connection._step(): an interrupt at
+# their jump back would leave the lock taken.
+
+
+def _by_status(ended: dict[str | int, int]) -> dict[int, int]:
+    return {how: posts for how, posts in list(ended.items()) if isinstance(how, int)}
+
+
+def _of(message: Message, in_hand: dict[Connection, Message]) -> list[Connection]:
+    return [connection for connection, whose in list(in_hand.items()) if whose is message]
+
+
+def _without(message: Message, queue: list[Message]) -> list[Message]:
+    return [waiting for waiting in queue if waiting is not message]
+
+
+def _old(ready: list[Connection], now: float) -> list[Connection]:
+    return [spare for spare in ready if now >= spare.ready_at + _OLDEST]
+
+
 class Addresses:
     """What the host's name stands for, the address that worked last in front."""
 
@@ -183,7 +203,7 @@ class Pool:
             ended = self._ended
             return Stats(
                 self.posted,
-                {status: posts for status, posts in list(ended.items()) if isinstance(status, int)},
+                _by_status(ended),
                 ended["acked"],
                 ended["closed_now"],
                 ended["unanswered"],
@@ -268,7 +288,7 @@ class Pool:
         """Close what this post has in hand. What it has handed over stays so, even if an interrupt followed at once."""
         with self.lock:
             self.leave_queue(message)
-            for connection in [connection for connection, whose in list(self._in_hand.items()) if whose is message]:
+            for connection in _of(message, self._in_hand):
                 if connection not in self._held:
                     connection.abort()
                     self._owed.pop(connection, None)
@@ -308,7 +328,7 @@ class Pool:
         """Let the next one have the room, if there is any."""
         if self._queue:
             with self.lock:
-                self._queue[:] = [waiting for waiting in self._queue if waiting is not message]
+                self._queue[:] = _without(message, self._queue)
                 self.rouse()
 
     def quick(self) -> bool:
@@ -498,8 +518,7 @@ class Pool:
         """Close spares that are too old, or whose successors are ready."""
         with self.lock:
             ready = self._ready
-            old = [spare for spare in ready if now >= spare.ready_at + _OLDEST]
-            old = old or ready[: max(0, len(ready) - self._spares)]
+            old = _old(ready, now) or ready[: max(0, len(ready) - self._spares)]
             for spare in old:
                 ready.remove(spare)
         for connection in old:

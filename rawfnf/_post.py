@@ -142,9 +142,7 @@ def _closed(connection: Connection) -> Receipt:
         wait = connection.advance()
         if wait is not None:
             with Waiter(connection) as waiter:
-                while wait is not None:
-                    waiter.wait(wait)
-                    wait = connection.advance()
+                waiter.wait_until_closed(wait)
     except BaseException:  # an interrupt may come between any two lines
         connection.abort()
         raise
@@ -166,6 +164,12 @@ class Waiter:
 
     def __exit__(self, *_: object) -> None:
         self._selector.close()
+
+    def wait_until_closed(self, wait: Wait | None) -> None:
+        """Wait, and let the connection go on, until there is nothing to wait for."""
+        while wait is not None:
+            self.wait(wait)
+            wait = self._connection.advance()
 
     def wait(self, wait: Wait) -> None:
         """Wait for one of the events, or the time."""

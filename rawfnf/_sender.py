@@ -281,15 +281,18 @@ class Sender:
 
     def _connection_in_turn(self, message: Message, now: float) -> Connection:
         """Return a connection, if possible a spare, once there is room for it and those before us have theirs."""
-        pool, connection = self._pool, None
-        pool.queue(message)
+        self._pool.queue(message)
         try:
-            while connection is None:
-                self._wait_for_room(message, pool.deadline(now))
-                now = monotonic()
-                connection = pool.take(message, now) or pool.connect(message, now)
+            return self._connection_when_first(message, now)
         finally:
-            pool.leave_queue(message)
+            self._pool.leave_queue(message)
+
+    def _connection_when_first(self, message: Message, now: float) -> Connection:
+        pool, connection = self._pool, None
+        while connection is None:
+            self._wait_for_room(message, pool.deadline(now))
+            now = monotonic()
+            connection = pool.take(message, now) or pool.connect(message, now)
         return connection
 
     def _wait_for_room(self, message: Message, until: float | None) -> None:
@@ -323,7 +326,9 @@ class Sender:
     def _send_on(self, connection: Connection, wait: Wait | None, *, hold: bool) -> None:
         """Wait until all is handed over, or what is left of it is the thread's."""
         with Waiter(connection) as waiter:
-            while wait is not None and not self._leave_to_thread(connection):
+            while True:  # the shape that stays within the `with` when interrupted, see Connection._step()
+                if wait is None or self._leave_to_thread(connection):
+                    break
                 waiter.wait(wait)
                 wait = connection.advance(hold=hold)
 
@@ -377,6 +382,11 @@ def _renew(pool: Pool, route: Route, until: float | None) -> None:
         if not pool.addresses.get():
             raise
         pool.addresses.postpone(monotonic())
+
+
+def _earlier(one: float | None, other: float | None) -> float | None:
+    """Return the earlier of two times, of which either may be never."""
+    return other if one is None else one if other is None else min(one, other)
 
 
 def _is_mine(lock: RLock) -> bool:
@@ -532,8 +542,7 @@ class _Pump:
             if self._ended:
                 return
             seen, now = pool.posted, monotonic()
-            times = [time for time in (pool.next_time(now), until) if time is not None]
-            due = min(times, default=None)
+            due = _earlier(pool.next_time(now), until)
             seconds = min(seconds_until(due), self._nap())
             pool.asleep = seconds > 0  # what happened before this line has been seen; what happens now, wakes us
         try:
@@ -638,7 +647,9 @@ class _Pump:
                 return  # start() was interrupted when it had started us, and could not know
             self._leader = threading.get_ident()
         try:
-            while not self._ended:
+            while True:  # as in Sender._send_on()
+                if self._ended:
+                    break
                 self._resolve()
                 self._turn(None)
         finally:
