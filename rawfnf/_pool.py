@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import errno
 from _thread import RLock  # threading's own, whose import takes 1 ms
+from collections import OrderedDict
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -112,10 +113,6 @@ def _of(message: Message, in_hand: dict[Connection, Message]) -> list[Connection
     return [connection for connection, whose in list(in_hand.items()) if whose is message]
 
 
-def _without(message: Message, queue: list[Message]) -> list[Message]:
-    return [waiting for waiting in queue if waiting is not message]
-
-
 def _old(ready: list[Connection], now: float) -> list[Connection]:
     return [spare for spare in ready if now >= spare.ready_at + _OLDEST]
 
@@ -188,7 +185,7 @@ class Pool:
         self._in_hand: dict[Connection, Message] = {}  # and which post has it
         self._held: dict[Connection, float] = {}  # and when to look at it next; the oldest first
         self._look_at = _NEVER  # not later than the first of these times
-        self._queue: list[Message] = []  # posts that wait for room, the first first
+        self._queue: OrderedDict[int, Message] = OrderedDict()  # posts that wait for room, by id, the first first
         self._owed: dict[Connection, int] = {}  # bytes that are left to the thread
         self._try_at = 0.0  # when the next spare may be opened
         self._backoff = _FIRST_BACKOFF
@@ -313,7 +310,7 @@ class Pool:
 
     def has_room(self, message: Message) -> bool:
         """Tell whether this post's connection may be held. Those in hand will be, unless they are closed now."""
-        if self._queue and self._queue[0] is not message:
+        if self._queue and next(iter(self._queue)) != id(message):
             return False
         coming = 0 if self._closing == "now" else len(self._in_hand)
         return len(self._held) + coming < self._max_held
@@ -321,14 +318,13 @@ class Pool:
     def queue(self, message: Message) -> None:
         """Let this post wait for room; whoever comes later will not overtake it."""
         with self.lock:
-            if not any(waiting is message for waiting in self._queue):
-                self._queue.append(message)
+            self._queue.setdefault(id(message), message)
 
     def leave_queue(self, message: Message) -> None:
         """Let the next one have the room, if there is any."""
         if self._queue:
             with self.lock:
-                self._queue[:] = _without(message, self._queue)
+                self._queue.pop(id(message), None)
                 self.rouse()
 
     def quick(self) -> bool:

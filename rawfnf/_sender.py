@@ -1,9 +1,9 @@
 """Sender: post() cut in two, so that the network is never in the caller's way.
 
-Theory of operation. What a Sender's connections do is told in _pool.py. Here is who waits for them, and when: a _Pump
-waits in one selector for all of them, in whatever thread has the time. That is the background thread, if there is one;
-otherwise a caller of pump(), flush(), warm(), close() or of a post() that has to wait. Whoever waits in the selector
-leads; others who wait for the pool to change follow, on a condition.
+Theory of operation. What a Sender's connections do is told in _pool.py, and what a post does in _flow.py. Here is who
+waits for them, and when: a _Pump waits in one selector for all of them, in whatever thread has the time. That is the
+background thread, if there is one; otherwise a caller of pump(), flush(), warm(), close() or of a post() that has to
+wait. Whoever waits in the selector leads; others who wait for the pool to change follow, on a condition.
 
 Nobody holds a lock while waiting. The thread holds the pump, and the pump no Sender: a Sender that is forgotten can be
 collected, and ends its thread.
@@ -11,43 +11,31 @@ collected, and ends its thread.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import errno
-import functools
 import os
 import selectors
-import sys
 import threading
 import warnings
-import weakref
 from _thread import RLock  # as in _pool.py
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from . import _tcp
-from ._errors import ConnectError, RequestError, not_prepared
-from ._pool import Pool
+from ._errors import ConnectError, not_prepared
+from ._flow import AnySender, flush_in_worker, unsuspended
 from ._post import LONGEST_WAIT, Waiter, resolved, seconds_until
-from ._request import Request
-from ._route import checked_closing, checked_seconds, checked_timeout, route_to
+from ._route import checked_seconds
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable, Iterable
-    from typing import Literal
 
     from typing_extensions import Self
 
     from ._connection import Connection, Wait
-    from ._pool import Stats
-    from ._request import Auth, ConnectTo, Data, Fields, Message, Params
-    from ._route import Closing, Route
+    from ._pool import Pool
+    from ._request import Data, Fields, Message, Params
+    from ._route import Route
 
-    WhenBusy = Literal["wait", "drop"]
-
-# Connections that a post() looks at, after its bytes have left, where there is no thread to do it.
-_REAPED = 4
 # Seconds that whoever pumps waits at most while spares are ready, with posts coming and without: so much later, at
 # worst, a spare is replaced, or linger ends. An idle minute costs some milliseconds of CPU time for it.
 _NAP, _SLEEP = 0.005, 0.25
@@ -55,7 +43,7 @@ _NAP, _SLEEP = 0.005, 0.25
 _THREAD_GRACE = 1.0
 
 
-class Sender:
+class Sender(AnySender):
     """Posts to one URL on connections opened ahead, which are left open until the server has answered.
 
     The constructor touches no network. Thread-safe. After fork the child starts empty. At interpreter exit an open
@@ -84,50 +72,6 @@ class Sender:
 
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        params: Params | None = None,
-        headers: Fields | None = None,
-        auth: Auth | None = None,
-        method: str = "POST",
-        timeout: float | None = 5.0,
-        closing: Closing = "answered",
-        linger: float = 5.0,
-        ssl_context: ssl.SSLContext | None = None,
-        connect_to: ConnectTo | None = None,
-        source_address: tuple[str, int] | str | None = None,
-        spares: int = 0,
-        max_held: int = 256,
-        when_busy: WhenBusy = "wait",
-        background: bool | None = None,
-    ) -> None:
-        self._closing: Closing = checked_closing(closing)
-        self._linger = checked_seconds(linger, "linger")
-        self._timeout = checked_timeout(timeout)
-        self._spares = _checked_count(spares, "spares", 0)
-        self._max_held = _checked_count(max_held, "max_held", 1)
-        if not isinstance(when_busy, str) or when_busy not in {"wait", "drop"}:
-            raise RequestError(f"when_busy must be 'wait' or 'drop', not {when_busy!r}")
-        if background is not None and not isinstance(background, bool):
-            raise RequestError(f"background must be True, False or None, not {background!r}")
-        self._drops = when_busy == "drop"
-        self._threaded = spares > 0 if background is None else background
-        try:
-            self._request = Request(url, params=params, headers=headers, auth=auth, method=method)
-            self._route = route_to(
-                self._request.origin, ssl_context=ssl_context, connect_to=connect_to, source_address=source_address
-            )
-        except (OSError, ImportError) as error:
-            raise not_prepared(error) from error
-        self._named = not self._route.known  # a name, whose addresses may change
-        self._start_empty()
-        _senders.add(self)
-
-    def __repr__(self) -> str:
-        return f"<rawfnf.Sender {self._request!r} {'closed' if self._pool.closed else 'open'}>"
-
     def post(
         self,
         data: Data | None = None,
@@ -152,23 +96,7 @@ class Sender:
             SendError: the server may have none, some or all of the request. It ended in RST if it is not whole.
 
         """
-        message = None
-        try:
-            try:
-                message = self._request.message(data, json=json, params=params, headers=headers, path=path)
-            except (OSError, ImportError) as error:
-                raise not_prepared(error) from error
-            handed = self._post(message)
-        except BaseException as error:
-            self._pool.fail()
-            if message is not None:
-                self._pool.let_go(message)
-                if isinstance(error, (ConnectError, RequestError)):
-                    _rewind(message)
-            raise
-        if not handed:
-            _rewind(message)
-        return handed
+        return unsuspended(self._post(data, json, params, headers, path))
 
     def warm(self) -> None:
         """Wait until all spares are ready.
@@ -178,17 +106,7 @@ class Sender:
             RequestError: the Sender is closed.
 
         """
-        pool, now = self._pool, monotonic()
-        until = pool.deadline(now)
-        if self._spares and not pool.closed:
-            if self._threaded:
-                self._pump.start()
-            if pool.addresses.stale(now):
-                _renew(pool, self._route, until)
-            self._pump.pump()  # so that a spare which the server has closed is not taken for one
-            if not self._pump.wait_until(lambda: pool.closed or pool.warm(monotonic()), until):
-                raise self._not_warm()
-        pool.raise_if_closed()
+        unsuspended(self._warm())
 
     def pump(self) -> float | None:
         """Do what can be done without waiting: open spares, read, close what has had its answer or its time.
@@ -211,11 +129,6 @@ class Sender:
         until = None if timeout is None else monotonic() + checked_seconds(timeout, "timeout")
         return self._pump.wait_until(lambda: not self._pool.held, until)
 
-    @property
-    def stats(self) -> Stats:
-        """How the posts so far ended: a snapshot, in which the law of conservation holds (see `Stats`)."""
-        return self._pool.stats()
-
     def close(self) -> None:
         """Take no more posts, flush for at most `linger` seconds, count the rest unanswered. May be called again."""
         self._pump.close(self._linger)
@@ -232,146 +145,16 @@ class Sender:
             told = f"unclosed Sender for {self._route.where}: close() it, or use it in a with statement"
             warnings.warn(told, ResourceWarning, source=self)  # noqa: B028  # no frame below is to blame: `source` is
 
-    # --- one post --------------------------------------------------------------------------------------------------
+    _pump: _Pump
 
-    def _post(self, message: Message) -> bool:
-        """Post on a spare if one is ready."""
-        pool, now = self._pool, monotonic()
-        while self._spares and (spare := pool.take(message, now)) is not None:
-            try:
-                self._send(spare, message, now)
-            except ConnectError:  # the server was faster, and the spare took no byte
-                now = monotonic()
-                continue
-            if pool.crowded() and not self._pump.threaded:
-                self._pump.reap(_REAPED)
-            return True
-        if self._threaded:
-            self._pump.start()
-            pool.rouse()  # there are too few spares
-        if self._drops:
-            pool.drop()
-            return False
-        self._post_anew(message, now)
-        if pool.held and not self._pump.threaded:
-            self._pump.reap(_REAPED)
-        return True
+    def _in_background(self, spares: int) -> bool:
+        return spares > 0
 
-    def _post_anew(self, message: Message, now: float) -> None:
-        """Post on a connection of its own."""
-        pool = self._pool
-        if self._named and pool.addresses.stale(now):
-            pool.raise_if_closed()
-            _renew(pool, self._route, pool.deadline(now))
-        connection = pool.connect(message, now)
-        if connection is None:
-            connection = self._connection_in_turn(message, now)
-            now = monotonic()
-        spare = connection.state == "ready"
-        try:
-            self._send(connection, message, now)
-        except ConnectError:
-            if spare:  # it took no byte
-                return self._post_anew(message, now)
-            pool.addresses.failed()
-            raise
-        if self._named:
-            pool.addresses.worked(connection.address)
-        return None
+    def _start_pump(self) -> _Pump:
+        return _Pump(self._pool, self._route)
 
-    def _connection_in_turn(self, message: Message, now: float) -> Connection:
-        """Return a connection, if possible a spare, once there is room for it and those before us have theirs."""
-        self._pool.queue(message)
-        try:
-            return self._connection_when_first(message, now)
-        finally:
-            self._pool.leave_queue(message)
-
-    def _connection_when_first(self, message: Message, now: float) -> Connection:
-        pool, connection = self._pool, None
-        while connection is None:
-            self._wait_for_room(message, pool.deadline(now))
-            now = monotonic()
-            connection = pool.take(message, now) or pool.connect(message, now)
-        return connection
-
-    def _wait_for_room(self, message: Message, until: float | None) -> None:
-        """Wait until a held connection is released; in the end close the oldest."""
-        pool, origin = self._pool, self._route.origin
-        if self._pump.wait_until(lambda: pool.closed or pool.has_room(message), until) or self._pump.close_oldest():
-            return
-        late = TimeoutError(errno.ETIMEDOUT, "timed out")
-        raise ConnectError(
-            f"cannot post to {self._route.where}: {self._max_held} other posts are under way; raise max_held",
-            phase="connect",
-            host=origin.host,
-            port=origin.port,
-            errno=errno.ETIMEDOUT,
-        ) from late
-
-    def _send(self, connection: Connection, message: Message, now: float) -> None:
-        """Send as much as is the caller's to wait for, and account for it."""
-        connection.deadline = None if self._timeout is None else now + self._timeout  # a spare had one of its own
-        connection.give(message, closing=self._closing, linger=self._linger)
-        hold = self._closing != "now"
-        try:
-            wait = connection.advance(hold=hold)
-            if wait is not None:
-                self._send_on(connection, wait, hold=hold)
-        except ConnectError:  # another connection may do; what else is raised, post() clears up after
-            self._pool.let_go(message)
-            raise
-        self._pool.hold(connection, now)
-
-    def _send_on(self, connection: Connection, wait: Wait | None, *, hold: bool) -> None:
-        """Wait until all is handed over, or what is left of it is the thread's."""
-        with Waiter(connection) as waiter:
-            while True:  # the shape that stays within the `with` when interrupted, see Connection._step()
-                if wait is None or self._leave_to_thread(connection):
-                    break
-                waiter.wait(wait)
-                wait = connection.advance(hold=hold)
-
-    def _leave_to_thread(self, connection: Connection) -> bool:
-        return self._pump.threaded and connection.state == "sending" and self._pool.owe(connection)
-
-    # --- life ------------------------------------------------------------------------------------------------------
-
-    def _start_empty(self, *, closed: bool = False) -> None:
-        self._pool = Pool(
-            self._route,
-            closing=self._closing,
-            linger=self._linger,
-            timeout=self._timeout,
-            spares=self._spares,
-            max_held=self._max_held,
-        )
-        self._pool.closed = closed
-        self._pump = _Pump(self._pool, self._route)
-
-    def _not_warm(self) -> ConnectError:
-        failure = self._pool.last_failure
-        ready = self._pool.stats().spares
-        return ConnectError(
-            f"{ready} of {self._spares} spares are ready after {self._timeout:g} seconds"
-            + (f"; the last attempt: {failure}" if failure else f"; {self._route.where} does not answer"),
-            phase=failure.phase if failure else "connect",
-            host=self._route.origin.host,
-            port=self._route.origin.port,
-            errno=failure.errno if failure else errno.ETIMEDOUT,
-        )
-
-
-def _checked_count(value: int, name: str, least: int) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and value >= least:
-        return value
-    raise RequestError(f"{name} must be a whole number, {least} or more, not {value!r:.40}")
-
-
-def _rewind(message: Message) -> None:
-    """Put a file back where it stood: what has not left can be sent again."""
-    if message.rewind is not None:
-        message.rewind()
+    def _close_at_exit(self) -> None:
+        self.close()
 
 
 def _renew(pool: Pool, route: Route, until: float | None) -> None:
@@ -571,7 +354,7 @@ class _Pump:
                 except OSError as error:  # out of descriptors
                     raise not_prepared(error) from error
                 self._pool.wake = self._watch.wake
-                _flush_in_worker(os.getpid())
+                flush_in_worker(os.getpid())
             return self._watch
 
     # --- working
@@ -618,6 +401,30 @@ class _Pump:
             return False
         with self._working:
             return self._pool.close_oldest()
+
+    # --- a post's waits, which block
+
+    async def renew(self, until: float | None) -> None:
+        _renew(self._pool, self._route, until)
+
+    async def wait_for(self, fact: Callable[[], bool], until: float | None) -> bool:
+        return self.wait_until(fact, until)
+
+    async def wait_for_room(self, message: Message, until: float | None) -> bool:
+        return self.wait_until(lambda: self._pool.closed or self._pool.has_room(message), until)
+
+    async def wait_for_descriptor(self, until: float | None) -> bool:  # noqa: ARG002  # the other Pump's
+        return False  # it may be long; who posts from a thread is told at once
+
+    async def send_on(
+        self, connection: Connection, wait: Wait | None, leaves: Callable[[Connection], bool], *, hold: bool
+    ) -> None:
+        with Waiter(connection) as waiter:
+            while True:  # the shape that stays within the `with` when interrupted, see Connection._step()
+                if wait is None or leaves(connection):
+                    break
+                waiter.wait(wait)
+                wait = connection.advance(hold=hold)
 
     # --- the thread
 
@@ -711,36 +518,3 @@ class _Pump:
         self._pool.desert()
         if self._watch is not None:
             self._watch.close()
-
-
-# --- where a process begins and ends -------------------------------------------------------------------------------
-
-_senders: weakref.WeakSet[Sender] = weakref.WeakSet()
-
-
-def _close_all() -> None:
-    for sender in list(_senders):
-        sender.close()
-
-
-@functools.cache  # once in a process
-def _flush_in_worker(_pid: int) -> None:
-    """See to it that a worker of multiprocessing flushes when it ends: before Python 3.13 it skips atexit."""
-    process = sys.modules.get("multiprocessing.process")
-    if process is not None and process.parent_process() is not None:
-        from multiprocessing.util import Finalize  # loaded there already
-
-        Finalize(None, _close_all, exitpriority=0)
-
-
-def _start_empty_in_child() -> None:
-    for sender in list(_senders):
-        inherited = sender._pump  # noqa: SLF001  # this is Sender's own file
-        sender._start_empty(closed=sender._pool.closed)  # noqa: SLF001
-        inherited.desert()
-
-
-# Registered when this file is loaded, and so run after what the user registers later, which may still post.
-atexit.register(_close_all)
-if sys.platform != "win32":
-    os.register_at_fork(after_in_child=_start_empty_in_child)

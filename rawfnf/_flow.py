@@ -1,0 +1,378 @@
+"""What every Sender does, in order, whoever waits for it: its arguments, the steps of a post, what its account says.
+
+Theory of operation. A post has to wait now and then: for the resolver, for room among `max_held`, for its connection.
+How, is the business of a Pump; everything else is written here, once, as coroutines. rawfnf.aio.Sender awaits them, and
+its Pump suspends them until the event loop has news. rawfnf.Sender has a Pump whose waits block instead, so that its
+coroutines run to their end when they are first sent to: see `unsuspended`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import functools
+import os
+import sys
+import weakref
+from time import monotonic
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from ._errors import ConnectError, RequestError, not_prepared
+from ._pool import Pool
+from ._request import Request
+from ._route import checked_closing, checked_seconds, checked_timeout, route_to
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Coroutine
+    from typing import Any, Literal, Protocol
+
+    from ._connection import Connection, Wait
+    from ._pool import Stats
+    from ._request import Auth, ConnectTo, Data, Fields, Message, Params
+    from ._route import Closing
+
+    WhenBusy = Literal["wait", "drop"]
+
+    class Pump(Protocol):
+        """Waits for a pool's connections, and lets them go on."""
+
+        threaded: bool  # it does so by itself, while posts go on
+
+        def start(self) -> None:
+            """See to it that it does, if it can."""
+
+        def pump(self) -> float | None:
+            """Do what there is to do now; return the seconds until there is more."""
+
+        def reap(self, most: int) -> None:
+            """Look at so many of those that are held, and do not raise."""
+
+        def close_oldest(self) -> bool:
+            """End the wait of what is held the longest; False if nothing is."""
+
+        def desert(self) -> None:
+            """Close a forked child's copies of all descriptors."""
+
+        async def renew(self, until: float | None) -> None:
+            """Ask the resolver; ConnectError if it does not tell, and never has."""
+
+        async def wait_for(self, fact: Callable[[], bool], until: float | None) -> bool:
+            """Wait for a fact about the pool; False if that took too long."""
+
+        async def wait_for_room(self, message: Message, until: float | None) -> bool:
+            """Wait until this post's connection may be held, or the pool is closed; False if that took too long."""
+
+        async def wait_for_descriptor(self, until: float | None) -> bool:
+            """Wait until something that has a descriptor is closed; False if that took too long, or nothing will be."""
+
+        async def send_on(
+            self, connection: Connection, wait: Wait, leaves: Callable[[Connection], bool], *, hold: bool
+        ) -> None:
+            """Let a connection go on until its request is handed over, or the rest of it left to the pump."""
+
+
+T = TypeVar("T")
+
+# Connections that a post() looks at, after its bytes have left, where nobody does it in the background.
+_REAPED = 4
+_OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
+
+
+def unsuspended(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine whose waits block, and so never suspend it."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return cast("T", done.value)
+    raise AssertionError("a wait of rawfnf.Sender has suspended it")
+
+
+class AnySender:
+    """What `rawfnf.Sender` and `rawfnf.aio.Sender` share; their arguments are told of there."""
+
+    _pump: Pump
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        params: Params | None = None,
+        headers: Fields | None = None,
+        auth: Auth | None = None,
+        method: str = "POST",
+        timeout: float | None = 5.0,
+        closing: Closing = "answered",
+        linger: float = 5.0,
+        ssl_context: ssl.SSLContext | None = None,
+        connect_to: ConnectTo | None = None,
+        source_address: tuple[str, int] | str | None = None,
+        spares: int = 0,
+        max_held: int = 256,
+        when_busy: WhenBusy = "wait",
+        background: bool | None = None,
+    ) -> None:
+        self._closing: Closing = checked_closing(closing)
+        self._linger = checked_seconds(linger, "linger")
+        self._timeout = checked_timeout(timeout)
+        self._spares = _checked_count(spares, "spares", 0)
+        self._max_held = _checked_count(max_held, "max_held", 1)
+        if not isinstance(when_busy, str) or when_busy not in {"wait", "drop"}:
+            raise RequestError(f"when_busy must be 'wait' or 'drop', not {when_busy!r}")
+        if background is not None and not isinstance(background, bool):
+            raise RequestError(f"background must be True, False or None, not {background!r}")
+        self._drops = when_busy == "drop"
+        self._threaded = self._in_background(spares) if background is None else background
+        try:
+            self._request = Request(url, params=params, headers=headers, auth=auth, method=method)
+            self._route = route_to(
+                self._request.origin, ssl_context=ssl_context, connect_to=connect_to, source_address=source_address
+            )
+        except (OSError, ImportError) as error:
+            raise not_prepared(error) from error
+        self._named = not self._route.known  # a name, whose addresses may change
+        self._start_empty()
+        _senders.add(self)
+
+    def __repr__(self) -> str:
+        return f"<{self._NAME} {self._request!r} {'closed' if self._pool.closed else 'open'}>"
+
+    @property
+    def stats(self) -> Stats:
+        """How the posts so far ended: a snapshot, in which the law of conservation holds (see `Stats`)."""
+        return self._pool.stats()
+
+    # --- what differs
+
+    _NAME = "rawfnf.Sender"
+
+    def _in_background(self, spares: int) -> bool:
+        """Tell what `background=None` means."""
+        raise NotImplementedError
+
+    def _start_pump(self) -> Pump:
+        """Return what waits for the connections of `_pool`, just made."""
+        raise NotImplementedError
+
+    def _close_at_exit(self) -> None:
+        """Flush for at most `linger`: the interpreter is about to exit."""
+        raise NotImplementedError
+
+    # --- one post --------------------------------------------------------------------------------------------------
+
+    async def _post(
+        self, data: Data | None, json: object, params: Params | None, headers: Fields | None, path: str | None
+    ) -> bool:
+        """Post, and account for it whatever happens."""
+        message = None
+        try:
+            try:
+                message = self._request.message(data, json=json, params=params, headers=headers, path=path)
+            except (OSError, ImportError) as error:
+                raise not_prepared(error) from error
+            handed = await self._hand_over(message)
+        except BaseException as error:
+            self._pool.fail()
+            if message is not None:
+                self._pool.let_go(message)
+                if isinstance(error, (ConnectError, RequestError)):
+                    _rewind(message)
+            raise
+        if not handed:
+            _rewind(message)
+        return handed
+
+    async def _hand_over(self, message: Message) -> bool:
+        """Post on a spare if one is ready."""
+        pool, now = self._pool, monotonic()
+        while self._spares and (spare := pool.take(message, now)) is not None:
+            try:
+                wait = self._begin(spare, message, now)
+                if wait is not None:
+                    await self._send_on(spare, wait, message)
+            except ConnectError:  # the server was faster, and the spare took no byte
+                now = monotonic()
+                continue
+            pool.hold(spare, now)
+            if pool.crowded() and not self._pump.threaded:
+                self._pump.reap(_REAPED)
+            return True
+        if self._threaded:
+            self._pump.start()
+            pool.rouse()  # there are too few spares
+        return await self._hand_over_without_spare(message, now)
+
+    async def _hand_over_without_spare(self, message: Message, now: float) -> bool:
+        pool = self._pool
+        if self._drops:
+            pool.drop()
+            return False
+        await self._post_anew(message, now)
+        if pool.held and not self._pump.threaded:
+            self._pump.reap(_REAPED)
+        return True
+
+    async def _post_anew(self, message: Message, now: float) -> None:
+        """Post on a connection of its own."""
+        pool = self._pool
+        if self._named and pool.addresses.stale(now):
+            pool.raise_if_closed()
+            await self._pump.renew(pool.deadline(now))
+        connection = pool.connect(message, now)
+        if connection is None:
+            connection = await self._connection_in_turn(message, now)
+            now = monotonic()
+        spare = connection.state == "ready"
+        try:
+            wait = self._begin(connection, message, now)
+            if wait is not None:
+                await self._send_on(connection, wait, message)
+        except ConnectError as error:
+            if spare or await self._may_try_again(error, now):
+                return await self._post_anew(message, now)
+            pool.addresses.failed()
+            raise
+        pool.hold(connection, now)
+        if self._named:
+            pool.addresses.worked(connection.address)
+        return None
+
+    async def _may_try_again(self, error: ConnectError, now: float) -> bool:
+        if error.errno not in _OUT_OF_DESCRIPTORS:
+            return False
+        return await self._pump.wait_for_descriptor(self._pool.deadline(now))
+
+    async def _connection_in_turn(self, message: Message, now: float) -> Connection:
+        """Return a connection, if possible a spare, once there is room for it and those before us have theirs."""
+        self._pool.queue(message)
+        try:
+            return await self._connection_when_first(message, now)
+        finally:
+            self._pool.leave_queue(message)
+
+    async def _connection_when_first(self, message: Message, now: float) -> Connection:
+        pool, connection = self._pool, None
+        while connection is None:
+            await self._wait_for_room(message, pool.deadline(now))
+            now = monotonic()
+            connection = pool.take(message, now) or pool.connect(message, now)
+        return connection
+
+    async def _wait_for_room(self, message: Message, until: float | None) -> None:
+        """Wait until a held connection is released; in the end close the oldest."""
+        if await self._pump.wait_for_room(message, until) or self._pump.close_oldest():
+            return
+        late = TimeoutError(errno.ETIMEDOUT, "timed out")
+        raise self._no_connection(
+            f"cannot post to {self._route.where}: {self._max_held} other posts are under way; raise max_held",
+            errno.ETIMEDOUT,
+        ) from late
+
+    def _begin(self, connection: Connection, message: Message, now: float) -> Wait | None:
+        """Give a connection its request, and send what can be sent without waiting."""
+        connection.deadline = None if self._timeout is None else now + self._timeout  # a spare had one of its own
+        connection.give(message, closing=self._closing, linger=self._linger)
+        try:
+            return connection.advance(hold=self._closing != "now")
+        except ConnectError:  # another connection may do; what else is raised, _post() clears up after
+            self._pool.let_go(message)
+            raise
+
+    async def _send_on(self, connection: Connection, wait: Wait, message: Message) -> None:
+        """Send as much as is the caller's to wait for."""
+        try:
+            await self._pump.send_on(connection, wait, self._leave_to_pump, hold=self._closing != "now")
+        except ConnectError:  # as in _begin()
+            self._pool.let_go(message)
+            raise
+
+    def _leave_to_pump(self, connection: Connection) -> bool:
+        return self._pump.threaded and connection.state == "sending" and self._pool.owe(connection)
+
+    # --- spares ----------------------------------------------------------------------------------------------------
+
+    async def _warm(self) -> None:
+        pool, now = self._pool, monotonic()
+        until = pool.deadline(now)
+        if self._spares and not pool.closed:
+            if self._threaded:
+                self._pump.start()
+            if pool.addresses.stale(now):
+                await self._pump.renew(until)
+            self._pump.pump()  # so that a spare which the server has closed is not taken for one
+            if not await self._pump.wait_for(lambda: pool.closed or pool.warm(monotonic()), until):
+                raise self._not_warm()
+        pool.raise_if_closed()
+
+    def _not_warm(self) -> ConnectError:
+        failure = self._pool.last_failure
+        ready = self._pool.stats().spares
+        return self._no_connection(
+            f"{ready} of {self._spares} spares are ready after {self._timeout:g} seconds"
+            + (f"; the last attempt: {failure}" if failure else f"; {self._route.where} does not answer"),
+            failure.errno if failure else errno.ETIMEDOUT,
+            failure.phase if failure else "connect",
+        )
+
+    def _no_connection(self, message: str, number: int | None, phase: str = "connect") -> ConnectError:
+        origin = self._route.origin
+        return ConnectError(message, phase=phase, host=origin.host, port=origin.port, errno=number)
+
+    # --- life ------------------------------------------------------------------------------------------------------
+
+    def _start_empty(self, *, closed: bool = False) -> None:
+        self._pool = Pool(
+            self._route,
+            closing=self._closing,
+            linger=self._linger,
+            timeout=self._timeout,
+            spares=self._spares,
+            max_held=self._max_held,
+        )
+        self._pool.closed = closed
+        self._pump = self._start_pump()
+
+
+def _checked_count(value: int, name: str, least: int) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= least:
+        return value
+    raise RequestError(f"{name} must be a whole number, {least} or more, not {value!r:.40}")
+
+
+def _rewind(message: Message) -> None:
+    """Put a file back where it stood: what has not left can be sent again."""
+    if message.rewind is not None:
+        message.rewind()
+
+
+# --- where a process begins and ends -------------------------------------------------------------------------------
+
+_senders: weakref.WeakSet[AnySender] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for sender in list(_senders):
+        sender._close_at_exit()  # noqa: SLF001  # this is its own file
+
+
+@functools.cache  # once in a process
+def flush_in_worker(_pid: int) -> None:
+    """See to it that a worker of multiprocessing flushes when it ends: before Python 3.13 it skips atexit."""
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and process.parent_process() is not None:
+        from multiprocessing.util import Finalize  # loaded there already
+
+        Finalize(None, _close_all, exitpriority=0)
+
+
+def _start_empty_in_child() -> None:
+    for sender in list(_senders):
+        inherited = sender._pump  # noqa: SLF001
+        sender._start_empty(closed=sender._pool.closed)  # noqa: SLF001
+        inherited.desert()
+
+
+# Registered when this file is loaded, and so run after what the user registers later, which may still post.
+atexit.register(_close_all)
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_start_empty_in_child)
