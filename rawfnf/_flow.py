@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from ._route import Closing
 
     WhenBusy = Literal["wait", "drop"]
+    # A connection that a post has begun on, what it waits for (None: for nothing more), and whether it was a spare.
+    Started = tuple[Connection, Wait | None, bool]
 
     class Pump(Protocol):
         """Waits for a pool's connections, and lets them go on."""
@@ -63,11 +65,8 @@ if TYPE_CHECKING:
         async def wait_for_room(self, message: Message, until: float | None) -> bool:
             """Wait until this post's connection may be held, or the pool is closed; False if that took too long."""
 
-        async def wait_for_descriptor(self, until: float | None) -> bool:
-            """Wait until something that has a descriptor is closed; False if that took too long, or nothing will be."""
-
         async def send_on(
-            self, connection: Connection, wait: Wait, leaves: Callable[[Connection], bool], *, hold: bool
+            self, connection: Connection, wait: Wait | None, leaves: Callable[[Connection], bool], *, hold: bool
         ) -> None:
             """Let a connection go on until its request is handed over, or the rest of it left to the pump."""
 
@@ -76,7 +75,6 @@ T = TypeVar("T")
 
 # Connections that a post() looks at, after its bytes have left, where nobody does it in the background.
 _REAPED = 4
-_OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 
 
 def unsuspended(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -160,60 +158,90 @@ class AnySender:
 
     # --- one post --------------------------------------------------------------------------------------------------
 
-    async def _post(
+    def _message(
         self, data: Data | None, json: object, params: Params | None, headers: Fields | None, path: str | None
-    ) -> bool:
-        """Post, and account for it whatever happens."""
-        message = None
+    ) -> Message:
         try:
-            try:
-                message = self._request.message(data, json=json, params=params, headers=headers, path=path)
-            except (OSError, ImportError) as error:
-                raise not_prepared(error) from error
-            handed = await self._hand_over(message)
-        except BaseException as error:
-            self._pool.fail()
-            if message is not None:
-                self._pool.let_go(message)
-                if isinstance(error, (ConnectError, RequestError)):
-                    _rewind(message)
-            raise
-        if not handed:
-            _rewind(message)
-        return handed
+            return self._request.message(data, json=json, params=params, headers=headers, path=path)
+        except (OSError, ImportError) as error:
+            raise not_prepared(error) from error
 
-    async def _hand_over(self, message: Message) -> bool:
-        """Post on a spare if one is ready."""
-        pool, now = self._pool, monotonic()
+    def _failed(self, message: Message | None, error: BaseException) -> None:
+        """Account for a post that raises, and close what it had in hand."""
+        self._pool.fail()
+        if message is not None:
+            self._pool.let_go(message)
+            if isinstance(error, (ConnectError, RequestError)):
+                rewind(message)
+
+    def _start(self, message: Message, now: float) -> Started | None:
+        """Begin to send on a spare, or else on a new connection; None if neither is to be had without waiting."""
+        pool = self._pool
         while self._spares and (spare := pool.take(message, now)) is not None:
-            try:
-                wait = self._begin(spare, message, now)
-                if wait is not None:
-                    await self._send_on(spare, wait, message)
-            except ConnectError:  # the server was faster, and the spare took no byte
-                now = monotonic()
-                continue
-            pool.hold(spare, now)
-            if pool.crowded() and not self._pump.threaded:
-                self._pump.reap(_REAPED)
-            return True
+            started = self._begin(spare, message, now)
+            if started is not None:
+                return started
+            now = monotonic()
         if self._threaded:
             self._pump.start()
             pool.rouse()  # there are too few spares
-        return await self._hand_over_without_spare(message, now)
+        if self._drops or (self._named and pool.addresses.stale(now)):
+            return None
+        connection = pool.connect(message, now)
+        return None if connection is None else self._begin(connection, message, now)
 
-    async def _hand_over_without_spare(self, message: Message, now: float) -> bool:
-        pool = self._pool
-        if self._drops:
-            pool.drop()
-            return False
-        await self._post_anew(message, now)
-        if pool.held and not self._pump.threaded:
+    def _begin(self, connection: Connection, message: Message, now: float) -> Started | None:
+        """Send what can be sent without waiting; None if it is a spare that took no byte: the server was faster."""
+        spare = connection.state == "ready"
+        connection.deadline = None if self._timeout is None else now + self._timeout  # a spare had one of its own
+        connection.give(message, closing=self._closing, linger=self._linger)
+        try:
+            return connection, connection.advance(hold=self._closing != "now"), spare
+        except ConnectError:
+            self._no_byte_left(message, spare=spare)
+            return None
+
+    def _no_byte_left(self, message: Message, *, spare: bool) -> None:
+        """Let a connection go, in an `except`: of a spare's failure nobody needs to know, another connection may do."""
+        self._pool.let_go(message)
+        if not spare:
+            self._pool.addresses.failed()
+            raise  # noqa: PLE0704  # what is being handled
+
+    async def _hand_over(self, message: Message, started: Started | None, now: float) -> bool:
+        """Wait for what a post has to wait for; False if it is dropped instead."""
+        while started is None or started[1] is not None:
+            if started is None:
+                if self._drops:
+                    return self._drop(message)
+                started = await self._start_in_turn(message, now)
+            else:
+                connection, wait, spare = started
+                try:
+                    await self._pump.send_on(connection, wait, self._leave_to_pump, hold=self._closing != "now")
+                    started = connection, None, spare
+                except ConnectError:
+                    self._no_byte_left(message, spare=spare)
+                    now = monotonic()
+                    started = self._start(message, now)
+        return self._handed_over(started, now)
+
+    def _handed_over(self, started: Started, now: float) -> bool:
+        """Account for a post, and lend a hand with those before it where nobody does so in the background."""
+        (connection, _, spare), pool = started, self._pool
+        pool.hold(connection, now)
+        if self._named and not spare:
+            pool.addresses.worked(connection.address)
+        if (pool.crowded() if spare else pool.held) and not self._pump.threaded:
             self._pump.reap(_REAPED)
         return True
 
-    async def _post_anew(self, message: Message, now: float) -> None:
-        """Post on a connection of its own."""
+    def _drop(self, message: Message) -> bool:  # noqa: ARG002  # a subclass knows what to do with it
+        self._pool.drop()
+        return False
+
+    async def _start_in_turn(self, message: Message, now: float) -> Started | None:
+        """Begin once there are addresses and room; None if the spare that there was took no byte."""
         pool = self._pool
         if self._named and pool.addresses.stale(now):
             pool.raise_if_closed()
@@ -222,25 +250,7 @@ class AnySender:
         if connection is None:
             connection = await self._connection_in_turn(message, now)
             now = monotonic()
-        spare = connection.state == "ready"
-        try:
-            wait = self._begin(connection, message, now)
-            if wait is not None:
-                await self._send_on(connection, wait, message)
-        except ConnectError as error:
-            if spare or await self._may_try_again(error, now):
-                return await self._post_anew(message, now)
-            pool.addresses.failed()
-            raise
-        pool.hold(connection, now)
-        if self._named:
-            pool.addresses.worked(connection.address)
-        return None
-
-    async def _may_try_again(self, error: ConnectError, now: float) -> bool:
-        if error.errno not in _OUT_OF_DESCRIPTORS:
-            return False
-        return await self._pump.wait_for_descriptor(self._pool.deadline(now))
+        return self._begin(connection, message, now)
 
     async def _connection_in_turn(self, message: Message, now: float) -> Connection:
         """Return a connection, if possible a spare, once there is room for it and those before us have theirs."""
@@ -267,24 +277,6 @@ class AnySender:
             f"cannot post to {self._route.where}: {self._max_held} other posts are under way; raise max_held",
             errno.ETIMEDOUT,
         ) from late
-
-    def _begin(self, connection: Connection, message: Message, now: float) -> Wait | None:
-        """Give a connection its request, and send what can be sent without waiting."""
-        connection.deadline = None if self._timeout is None else now + self._timeout  # a spare had one of its own
-        connection.give(message, closing=self._closing, linger=self._linger)
-        try:
-            return connection.advance(hold=self._closing != "now")
-        except ConnectError:  # another connection may do; what else is raised, _post() clears up after
-            self._pool.let_go(message)
-            raise
-
-    async def _send_on(self, connection: Connection, wait: Wait, message: Message) -> None:
-        """Send as much as is the caller's to wait for."""
-        try:
-            await self._pump.send_on(connection, wait, self._leave_to_pump, hold=self._closing != "now")
-        except ConnectError:  # as in _begin()
-            self._pool.let_go(message)
-            raise
 
     def _leave_to_pump(self, connection: Connection) -> bool:
         return self._pump.threaded and connection.state == "sending" and self._pool.owe(connection)
@@ -339,7 +331,7 @@ def _checked_count(value: int, name: str, least: int) -> int:
     raise RequestError(f"{name} must be a whole number, {least} or more, not {value!r:.40}")
 
 
-def _rewind(message: Message) -> None:
+def rewind(message: Message) -> None:
     """Put a file back where it stood: what has not left can be sent again."""
     if message.rewind is not None:
         message.rewind()

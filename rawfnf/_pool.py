@@ -7,6 +7,8 @@ Theory of operation. A connection is in one of four places, and whoever has it t
 - `_in_hand`: a post is sending on it.
 - `_held`: sent on, waiting for its closing. The pump's, and its driver sees to it that there is one pump at a time.
 
+Whole requests that are left to the pump, `_left`, have no connection yet, and count as held.
+
 The places and the counters change under `lock`, a few lines at a time, and no connection is advanced while it is held:
 a TLS handshake takes a millisecond, which no post is to wait. It is an RLock, because a finalizer or a signal handler
 may post in the middle of anything; for the same reason loops go over copies.
@@ -57,8 +59,9 @@ _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 5.0
 _WELCOME = 1.0
 # Seconds after which a name is asked for again.
 _RESOLVED_FOR = 60.0
-# What posts may leave to the thread, in bytes, all of them together.
+# What posts may leave to the thread, in bytes, all of them together; and how many of them may leave it all.
 _OWED_AT_MOST = 64 << 20
+_LEFT_AT_MOST = 10_000
 
 _NEVER = float("inf")
 
@@ -187,6 +190,9 @@ class Pool:
         self._look_at = _NEVER  # not later than the first of these times
         self._queue: OrderedDict[int, Message] = OrderedDict()  # posts that wait for room, by id, the first first
         self._owed: dict[Connection, int] = {}  # bytes that are left to the thread
+        self._left: OrderedDict[int, Message] = OrderedDict()  # whole requests that are left to it, by id
+        self._left_bytes = 0
+        self._again: dict[Connection, Message] = {}  # the one that a spare has just been given, if any
         self._try_at = 0.0  # when the next spare may be opened
         self._backoff = _FIRST_BACKOFF
         self.posted = 0  # handed over, see Stats
@@ -205,7 +211,7 @@ class Pool:
                 ended["closed_now"],
                 ended["unanswered"],
                 ended["reset"],
-                len(self._held),
+                self.held,
                 self._dropped,
                 self._failed,
                 len(self._ready),
@@ -250,10 +256,29 @@ class Pool:
         """Leave the rest of a request to the driver; False if it is too much, or not all there yet."""
         unsent = connection.unsent()
         with self.lock:
-            if unsent is None or sum(self._owed.values()) + unsent > _OWED_AT_MOST:
+            if unsent is None or not self._may_owe(unsent):
                 return False
             self._owed[connection] = unsent
         connection.keep()
+        return True
+
+    def _may_owe(self, size: int) -> bool:
+        return sum(self._owed.values()) + self._left_bytes + size <= _OWED_AT_MOST
+
+    def leave(self, message: Message) -> bool:
+        """Leave a whole request to the driver, which handed over counts as; False if that would be too much.
+
+        The message is of bytes that nobody changes, and no stream.
+        """
+        size, key = sum(map(len, message.pieces)), id(message)
+        with self.lock:
+            self.raise_if_closed()
+            if len(self._left) >= _LEFT_AT_MOST or not self._may_owe(size):
+                return False
+            self._left_bytes += size
+            self._left[key] = message  # as in hold(): nothing comes between
+            self.posted += 1
+            self.rouse()
         return True
 
     def hold(self, connection: Connection, now: float) -> None:
@@ -348,8 +373,8 @@ class Pool:
 
     @property
     def held(self) -> int:
-        """How many connections wait for their closing."""
-        return len(self._held)
+        """How many posts wait for their closing."""
+        return len(self._held) + len(self._left)
 
     def warm(self, now: float) -> bool:
         """Tell whether all spares are ready."""
@@ -357,7 +382,7 @@ class Pool:
 
     def wants_addresses(self, now: float) -> bool:
         """Tell whether the resolver is to be asked before another spare is opened."""
-        return self.addresses.stale(now) and now >= self._try_at and self._missing(now) > 0
+        return self.addresses.stale(now) and now >= self._try_at and (self._missing(now) > 0 or bool(self._left))
 
     def work(
         self, watch: Watch, stirred: Iterable[Connection], now: float, *, most: int | None = None, opening: bool = True
@@ -372,6 +397,8 @@ class Pool:
         if self._look_at <= now:
             with self.lock:
                 self._look_at = min(list(self._held.values()), default=_NEVER)
+        if most is None:
+            self._send_left(watch, now)
         if opening:
             self._open_missing(watch, now)
         if most is None:
@@ -381,7 +408,8 @@ class Pool:
         """Return when `work` is due if nothing happens before; None: never. In the past: now."""
         with self.lock:
             times = [self._look_at, *self._opening.values()]
-            if self._missing(now) > 0 and (self._try_at > now or self.addresses.get()):
+            known = bool(self.addresses.get())
+            if (self._missing(now) > 0 and (self._try_at > now or known)) or (self._left and not known):
                 times.append(self._try_at)
             if self._ready and not self.closed:
                 oldest = self._ready[0].ready_at
@@ -412,6 +440,10 @@ class Pool:
     def abandon(self) -> None:
         """Close what is held: nobody will wait for it. Not while `work` is at it."""
         self._abandoned = True
+        while self._left:
+            key, count = next(iter(self._left)), self._ended["unanswered"] + 1
+            del self._left[key]  # as in hold(): nothing comes between
+            self._ended["unanswered"] = count
         while self.close_oldest():
             pass
 
@@ -523,11 +555,47 @@ class Pool:
 
     # --- held
 
+    def _send_left(self, watch: Watch, now: float) -> None:
+        """Begin to send what is left whole to us, on spares or new connections, as far as there is room."""
+        while self._left and self.addresses.get() and len(self._held) + len(self._in_hand) < self._max_held:
+            message = next(iter(self._left.values()))
+            connection = self.take(message, now)
+            if connection is None:
+                connection = Connection(self.route, self.addresses.get(), now, None)
+            else:
+                self._again[connection] = message
+            connection.deadline = self.deadline(now)
+            connection.give(message, closing=self._closing, linger=self._linger)
+            with self.lock:
+                self._left_bytes -= sum(map(len, message.pieces))
+                self._held[connection] = self._look_at = now  # as in hold(): nothing comes between
+                del self._left[id(message)]
+                self._in_hand.pop(connection, None)
+            self._close(connection, watch)
+            self._again.pop(connection, None)
+
+    def _left_again(self, connection: Connection, error: RawfnfError) -> bool:
+        """Put back what was left whole to us, if it is a spare's that took no byte."""
+        message = self._again.pop(connection, None)
+        if message is None or not isinstance(error, ConnectError):
+            return False
+        key = id(message)
+        with self.lock:
+            self._left[key] = message  # as in hold(): nothing comes between
+            del self._held[connection]
+            self._left.move_to_end(key, last=False)
+            self._left_bytes += sum(map(len, message.pieces))
+        return True
+
     def _close(self, connection: Connection, watch: Watch) -> None:
         """Let a held connection go on towards its closing."""
         try:
             wait = connection.advance()
         except RawfnfError as error:
+            if self._left_again(connection, error):
+                return
+            if isinstance(error, ConnectError):  # of what was left whole to us
+                self.addresses.failed()
             self._settle(connection, error)
         except BaseException:  # an interrupt: the connection has been closed for it
             self._settle(connection, cut=True)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from . import _tcp
 from ._errors import ConnectError, not_prepared
-from ._flow import AnySender, flush_in_worker, unsuspended
+from ._flow import AnySender, flush_in_worker, rewind, unsuspended
 from ._post import LONGEST_WAIT, Waiter, resolved, seconds_until
 from ._route import checked_seconds
 
@@ -96,7 +96,20 @@ class Sender(AnySender):
             SendError: the server may have none, some or all of the request. It ended in RST if it is not whole.
 
         """
-        return unsuspended(self._post(data, json, params, headers, path))
+        message = None
+        try:
+            message, now = self._message(data, json, params, headers, path), monotonic()
+            started = self._start(message, now)
+            if started is None or started[1] is not None:
+                handed = unsuspended(self._hand_over(message, started, now))
+            else:
+                handed = self._handed_over(started, now)
+        except BaseException as error:
+            self._failed(message, error)
+            raise
+        if not handed:
+            rewind(message)
+        return handed
 
     def warm(self) -> None:
         """Wait until all spares are ready.
@@ -155,6 +168,21 @@ class Sender(AnySender):
 
     def _close_at_exit(self) -> None:
         self.close()
+
+
+class QueueingSender(Sender):
+    """With when_busy="drop" a post() that neither connects nor waits: without a spare all is left to the thread.
+
+    It goes out on the next spare or a new connection, in its turn, while at most `max_held` are held; until then it
+    counts as held. Beyond 10,000 requests or 64 MiB that are left so, post() returns False. One that is left when
+    nothing can be connected to is counted reset. For bytes that do not change; no files or iterables.
+    """
+
+    def _in_background(self, spares: int) -> bool:  # noqa: ARG002  # spares or not
+        return True
+
+    def _drop(self, message: Message) -> bool:
+        return self._pool.leave(message) or super()._drop(message)
 
 
 def _renew(pool: Pool, route: Route, until: float | None) -> None:
@@ -412,9 +440,6 @@ class _Pump:
 
     async def wait_for_room(self, message: Message, until: float | None) -> bool:
         return self.wait_until(lambda: self._pool.closed or self._pool.has_room(message), until)
-
-    async def wait_for_descriptor(self, until: float | None) -> bool:  # noqa: ARG002  # the other Pump's
-        return False  # it may be long; who posts from a thread is told at once
 
     async def send_on(
         self, connection: Connection, wait: Wait | None, leaves: Callable[[Connection], bool], *, hold: bool
