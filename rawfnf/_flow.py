@@ -15,7 +15,7 @@ import os
 import sys
 import weakref
 from time import monotonic
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
 
 from ._errors import ConnectError, RequestError, not_prepared
 from ._pool import Pool
@@ -71,16 +71,17 @@ if TYPE_CHECKING:
             """Let a connection go on until its request is handed over, or the rest of it left to the pump."""
 
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 # Connections that a post() looks at, after its bytes have left, where nobody does it in the background.
 _REAPED = 4
 
 
-def unsuspended(coroutine: Coroutine[Any, Any, T]) -> T:
+def unsuspended(steps: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run a coroutine whose waits block, and so never suspend it."""
     try:
-        coroutine.send(None)
+        steps(*args, **kwargs).send(None)  # on one line: after an interrupt in between Python would warn of it
     except StopIteration as done:
         return cast("T", done.value)
     raise AssertionError("a wait of rawfnf.Sender has suspended it")

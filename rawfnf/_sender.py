@@ -101,7 +101,7 @@ class Sender(AnySender):
             message, now = self._message(data, json, params, headers, path), monotonic()
             started = self._start(message, now)
             if started is None or started[1] is not None:
-                handed = unsuspended(self._hand_over(message, started, now))
+                handed = unsuspended(self._hand_over, message, started, now)
             else:
                 handed = self._handed_over(started, now)
         except BaseException as error:
@@ -119,7 +119,7 @@ class Sender(AnySender):
             RequestError: the Sender is closed.
 
         """
-        unsuspended(self._warm())
+        unsuspended(self._warm)
 
     def pump(self) -> float | None:
         """Do what can be done without waiting: open spares, read, close what has had its answer or its time.
