@@ -417,6 +417,23 @@ class Pool:
         first = min(times)
         return None if first == _NEVER else first
 
+    def look_anew(self) -> None:
+        """Forget what the driver watches, and let everything be due: another driver takes over. Not while one works."""
+        now = monotonic()
+        with self.lock:
+            for connection in self._ready:
+                self._opening[connection] = now
+            self._ready.clear()
+            for times in (self._opening, self._held):
+                for connection in times:
+                    connection.on_close = None
+                    times[connection] = now
+            self._look_at = now
+
+    def first_in_queue(self) -> Message | None:
+        """Return the one that is to have room next."""
+        return next(iter(self._queue.values()), None)
+
     def close_oldest(self) -> bool:
         """End the wait of the connection that is held the longest; False if none is. Not while `work` is at it."""
         with self.lock:

@@ -6,7 +6,7 @@ import errno
 import functools
 import selectors
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from . import _tcp
 from ._connection import Connection
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ._connection import Receipt, Wait
-    from ._request import Auth, ConnectTo, Data, Fields, Params
+    from ._request import Auth, ConnectTo, Data, Fields, Message, Params
     from ._route import Closing, Route
 
 
@@ -72,6 +72,71 @@ def post(
             the server cannot take it for whole.
 
     """
+    order = ordered(
+        url,
+        data,
+        json,
+        params,
+        headers,
+        auth,
+        method,
+        timeout,
+        closing,
+        linger,
+        ssl_context,
+        connect_to,
+        source_address,
+    )
+    route, started = order.route, monotonic()
+    deadline = order.deadline(started)
+    try:
+        return _closed(order.connection(route.known or resolved(route, deadline), started, deadline))
+    except ConnectError:
+        order.rewind()
+        raise
+
+
+class Order(NamedTuple):
+    """One post, its arguments checked."""
+
+    route: Route
+    message: Message
+    closing: Closing
+    linger: float
+    timeout: float | None
+
+    def deadline(self, now: float) -> float | None:
+        """Return when connecting and sending are to be done."""
+        return None if self.timeout is None else now + self.timeout
+
+    def connection(self, addresses: tuple[_tcp.Address, ...], started: float, deadline: float | None) -> Connection:
+        """Return the connection that is to carry it; not a byte has left."""
+        connection = Connection(self.route, addresses, started, deadline)
+        connection.give(self.message, closing=self.closing, linger=self.linger)
+        return connection
+
+    def rewind(self) -> None:
+        """Put a file back where it stood: what has not left can be sent again."""
+        if self.message.rewind is not None:
+            self.message.rewind()
+
+
+def ordered(  # noqa: PLR0917  # every driver's post() has them all, and keywords take time
+    url: str,
+    data: Data | None,
+    json: object,
+    params: Params | None,
+    headers: Fields | None,
+    auth: Auth | None,
+    method: str,
+    timeout: float | None,
+    closing: Closing | None,
+    linger: float,
+    ssl_context: ssl.SSLContext | None,
+    connect_to: ConnectTo | None,
+    source_address: tuple[str, int] | str | None,
+) -> Order:
+    """Check post()'s arguments, which are told of there."""
     linger = checked_seconds(linger, "linger")
     timeout = checked_timeout(timeout)
     if closing is not None:
@@ -86,18 +151,8 @@ def post(
         message = request.message(data, json=json)
     except (OSError, ImportError) as error:  # a module or certificate that is loaded on first use
         raise not_prepared(error) from error
-    started = monotonic()
-    deadline = None if timeout is None else started + timeout
-    try:
-        addresses = route.known or resolved(route, deadline)
-        connection = Connection(route, addresses, started, deadline)
-        default: Closing = "now" if route.ssl_context is None else "acked"
-        connection.give(message, closing=closing or default, linger=linger)
-        return _closed(connection)
-    except ConnectError:
-        if message.rewind is not None:
-            message.rewind()  # what has not left can be sent again, from the same file
-        raise
+    default: Closing = "now" if route.ssl_context is None else "acked"
+    return Order(route, message, closing or default, linger, timeout)
 
 
 def _request(url: str, params: Params | None, headers: Fields | None, auth: Auth | None, method: str) -> Request:
@@ -124,16 +179,26 @@ def resolved(route: Route, deadline: float | None) -> tuple[_tcp.Address, ...]:
     try:
         found = _tcp.resolve(route.host, route.port, route.source)
         if deadline is not None and monotonic() >= deadline:
-            raise TimeoutError(errno.ETIMEDOUT, "the resolver took longer than timeout")
+            raise resolver_late()
     except OSError as error:
-        raise ConnectError(
-            f"cannot resolve {route.where}: {reason(error)}",
-            phase="resolve",
-            host=route.origin.host,
-            port=route.origin.port,
-            errno=error.errno,
-        ) from error
+        raise unresolved(route, error) from error
     return found
+
+
+def resolver_late() -> TimeoutError:
+    """Return what is wrong when the deadline has passed."""
+    return TimeoutError(errno.ETIMEDOUT, "the resolver took longer than timeout")
+
+
+def unresolved(route: Route, error: OSError) -> ConnectError:
+    """Translate what the resolver says."""
+    return ConnectError(
+        f"cannot resolve {route.where}: {reason(error)}",
+        phase="resolve",
+        host=route.origin.host,
+        port=route.origin.port,
+        errno=error.errno,
+    )
 
 
 def _closed(connection: Connection) -> Receipt:

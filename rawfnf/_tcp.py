@@ -98,18 +98,41 @@ def resolve(host: str, port: int, source: Address | None) -> tuple[Address, ...]
         OSError: socket.gaierror, if the name has no address, or none of `source`'s family.
 
     """
-    family = socket.AF_UNSPEC if source is None else source.family
     try:
-        # A str would make getaddrinfo load encodings.idna (0.4 MB) and raise UnicodeError on bad labels.
-        return addresses_of(socket.getaddrinfo(host.encode("ascii"), port, family, socket.SOCK_STREAM))
-    except OSError:
-        open_stream(socket.AF_INET, None).close()  # out of descriptors, glibc says that the name is unknown
-        raise
+        return addresses_of(socket.getaddrinfo(*question(host, port, source)))
+    except OSError as error:
+        raise (out_of_descriptors() or error) from error.__cause__
+
+
+def question(host: str, port: int, source: Address | None) -> tuple[bytes, int, int, int]:
+    """Return getaddrinfo()'s arguments: host, port, family and type."""
+    family = socket.AF_UNSPEC if source is None else source.family
+    # A str would make getaddrinfo load encodings.idna (0.4 MB) and raise UnicodeError on bad labels.
+    return host.encode("ascii"), port, family, socket.SOCK_STREAM
+
+
+def out_of_descriptors() -> OSError | None:
+    """Return the system's error if there is no descriptor left: glibc says then that the name is unknown."""
+    try:
+        open_stream(socket.AF_INET, None).close()
+    except OSError as error:
+        return error
+    return None
 
 
 def addresses_of(found: Iterable[tuple[int, int, int, str, tuple[Any, ...]]]) -> tuple[Address, ...]:
     """Keep of getaddrinfo's answer what a connection needs."""
     return tuple(Address(family, sockaddr) for family, _, _, _, sockaddr in found)
+
+
+def descriptor_limit() -> int | None:
+    """How many descriptors this process may have (its soft RLIMIT_NOFILE); None where that is not to be known."""
+    if sys.platform == "win32":
+        return None
+    import resource  # for rawfnf.aio only
+
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return None if soft == resource.RLIM_INFINITY else soft
 
 
 # --- opening -------------------------------------------------------------------------------------------------------
