@@ -10,12 +10,36 @@ import h11
 # server ends the connection itself; bounded, so that an endless answer does not hold the sender.
 DISCARDED = 64 * 1024
 _PIECE = 1024
+# Bytes of the longest answers that are remembered.
+_REMEMBERED = 1024
 
 
 @functools.lru_cache(maxsize=16)
 def _request(method: bytes) -> h11.Request:
     # An event is immutable and says all that h11 must know to frame an answer (HEAD has no content): made once.
     return h11.Request(method=method, target=b"/", headers=[(b"Host", b""), (b"Connection", b"close")])
+
+
+def _reader(method: bytes) -> h11.Connection:
+    reader = h11.Connection(h11.CLIENT)
+    reader.send(_request(method))
+    reader.send(h11.EndOfMessage())
+    return reader
+
+
+@functools.lru_cache(maxsize=64)
+def _whole(method: bytes, data: bytes) -> int | None:
+    """Return the status of an answer that is all there; None if more is to come, or it is none.
+
+    What h11 says of the same bytes is the same: a server repeats itself, but for the second in its Date, and to read an
+ X
+    """
+    answer = Answer(method)
+    try:
+        answer._receive(_reader(method), data)  # noqa: SLF001  # its own file
+    except NotAnAnswerError:
+        return None
+    return answer.status if answer.complete else None
 
 
 class NotAnAnswerError(Exception):
@@ -29,12 +53,11 @@ class Answer:
     are of no use, the real ones are in _request.py.
     """
 
-    __slots__ = ("_discarded", "_reader", "_refused", "complete", "status")
+    __slots__ = ("_discarded", "_method", "_reader", "_refused", "complete", "status")
 
     def __init__(self, method: bytes) -> None:
-        self._reader = h11.Connection(h11.CLIENT)
-        self._reader.send(_request(method))
-        self._reader.send(h11.EndOfMessage())
+        self._method = method
+        self._reader: h11.Connection | None = None
         self._discarded = 0
         self._refused = ""
         self.status: int | None = None
@@ -52,6 +75,14 @@ class Answer:
             raise NotAnAnswerError(self._refused)
         if self.complete:
             return
+        if self._reader is None:
+            if 0 < len(data) <= _REMEMBERED and (status := _whole(self._method, data)) is not None:
+                self.status, self.complete = status, True
+                return
+            self._reader = _reader(self._method)
+        self._receive(self._reader, data)
+
+    def _receive(self, reader: h11.Connection, data: bytes) -> None:
         # h11 looks at the length of a head when it runs out of data: in pieces, so that it does not matter how much
         # came at once.
         try:
@@ -59,8 +90,8 @@ class Answer:
                 piece = data[start : start + _PIECE]
                 if self.status is not None:
                     self._discarded += len(piece)  # as it came: a chunk of one byte is six
-                self._reader.receive_data(piece)
-                self._read()
+                reader.receive_data(piece)
+                self._read(reader)
                 self.complete = self.complete or self._discarded >= DISCARDED
         except h11.RemoteProtocolError as error:
             if self.status is None:
@@ -69,8 +100,8 @@ class Answer:
                 raise NotAnAnswerError(why) from error
             self.complete = True
 
-    def _read(self) -> None:
-        while not self.complete and (event := self._reader.next_event()) is not h11.NEED_DATA:
+    def _read(self, reader: h11.Connection) -> None:
+        while not self.complete and (event := reader.next_event()) is not h11.NEED_DATA:
             self._note(event)
 
     def _note(self, event: object) -> None:
