@@ -252,15 +252,23 @@ class Pool:
         """Return when connecting and sending are to be done."""
         return None if self._timeout is None else now + self._timeout
 
-    def owe(self, connection: Connection) -> bool:
-        """Leave the rest of a request to the driver; False if it is too much, or not all there yet."""
+    def owe(self, connection: Connection, *, allowed: bool = False) -> bool:
+        """Leave the rest of a request to the driver; False if it is too much, or not all there yet.
+
+        `allowed`: it has been asked before whether that would be too much.
+        """
         unsent = connection.unsent()
         with self.lock:
-            if unsent is None or not self._may_owe(unsent):
+            if unsent is None or not (allowed or self._may_owe(unsent)):
                 return False
             self._owed[connection] = unsent
         connection.keep()
         return True
+
+    def may_owe(self, message: Message) -> bool:
+        """Tell whether there is room for this request if all of it is left to the driver."""
+        with self.lock:
+            return self._may_owe(sum(map(len, message.pieces)))
 
     def _may_owe(self, size: int) -> bool:
         return sum(self._owed.values()) + self._left_bytes + size <= _OWED_AT_MOST
@@ -409,6 +417,8 @@ class Pool:
         with self.lock:
             times = [self._look_at, *self._opening.values()]
             known = bool(self.addresses.get())
+            if self._left and known and len(self._held) + len(self._in_hand) < self._max_held:
+                times.append(now)  # left when `work` was beyond it
             if (self._missing(now) > 0 and (self._try_at > now or known)) or (self._left and not known):
                 times.append(self._try_at)
             if self._ready and not self.closed:
@@ -584,7 +594,9 @@ class Pool:
             connection.deadline = self.deadline(now)
             connection.give(message, closing=self._closing, linger=self._linger)
             with self.lock:
-                self._left_bytes -= sum(map(len, message.pieces))
+                size = sum(map(len, message.pieces))
+                self._left_bytes -= size
+                self._owed[connection] = size  # of which the kernel may not take all at once
                 self._held[connection] = self._look_at = now  # as in hold(): nothing comes between
                 del self._left[id(message)]
                 self._in_hand.pop(connection, None)
@@ -598,6 +610,7 @@ class Pool:
             return False
         key = id(message)
         with self.lock:
+            self._owed.pop(connection, None)
             self._left[key] = message  # as in hold(): nothing comes between
             del self._held[connection]
             self._left.move_to_end(key, last=False)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ._connection import Connection, Wait
+    from ._flow import Started
     from ._pool import Pool
     from ._request import Data, Fields, Message, Params
     from ._route import Route
@@ -181,6 +182,13 @@ class QueueingSender(Sender):
     def _in_background(self, spares: int) -> bool:  # noqa: ARG002  # spares or not
         return True
 
+    def _start(self, message: Message, now: float) -> Started | None:
+        """Begin on a spare, if what the kernel does not take at once may then be left to the thread."""
+        return super()._start(message, now) if self._pool.may_owe(message) else None
+
+    def _leave_to_pump(self, connection: Connection) -> bool:
+        return self._pump.threaded and connection.state == "sending" and self._pool.owe(connection, allowed=True)
+
     def _drop(self, message: Message) -> bool:
         return self._pool.leave(message) or super()._drop(message)
 
@@ -254,7 +262,7 @@ class _Watch:
         """Wait for an event; return the connections that have one. A wake-up is for the one who leads."""
         try:
             keys = [key for key, _ in self._selector.select(seconds)]
-        except (OSError, ValueError):  # closed meanwhile, by close() in another thread
+        except (OSError, ValueError, TypeError):  # closed meanwhile, by close() in another thread; TypeError: gevent's
             return []
         if leads and any(key.data is None for key in keys):
             self._waker.drain()
@@ -288,6 +296,7 @@ class _Pump:
         self._leader: int | None = None  # the thread that waits in the selector
         self._seen = 0  # posts
         self._ended = False
+        self._deserted = False  # by a fork
 
     # --- waiting
 
@@ -492,6 +501,10 @@ class _Pump:
             # Should it be a defect that ends us, the next post starts another thread.
             self._leader, self.threaded = None, False
             self._tell_followers()
+        if self._deserted:
+            # We are a greenlet, which goes on in a forked child, where threading has forgotten us, and complains when
+            # we end (KeyError in Thread._delete()).
+            threading.Event().wait()
 
     def _resolve(self) -> None:
         if self._pool.wants_addresses(monotonic()):
@@ -540,6 +553,7 @@ class _Pump:
 
     def desert(self) -> None:
         """In a forked child: close its copies of all descriptors."""
+        self._ended = self._deserted = self._pool.closed = True
         self._pool.desert()
         if self._watch is not None:
             self._watch.close()
