@@ -11,11 +11,13 @@ from ._request import Request
 
 if typing.TYPE_CHECKING:
     from ._pool import Stats
+    from ._probe import Probe, probe
     from ._sender import Sender
 
 __all__ = [
     "ConnectError",
     "Origin",
+    "Probe",
     "RawfnfError",
     "Receipt",
     "Request",
@@ -26,16 +28,22 @@ __all__ = [
     "Timings",
     "__version__",
     "post",
+    "probe",
 ]
 
 
 def __getattr__(name: str) -> object:
-    """Load Sender on first use: with it, importing rawfnf would take a millisecond more of those who only post()."""
-    if name not in {"Sender", "Stats"}:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import _pool, _sender
+    """Load Sender and probe on first use: with them importing rawfnf would take milliseconds more of who only posts."""
+    if name in {"Sender", "Stats"}:
+        from . import _pool, _sender
 
-    globals().update(Sender=_sender.Sender, Stats=_pool.Stats)
+        globals().update(Sender=_sender.Sender, Stats=_pool.Stats)
+    elif name in {"Probe", "probe"}:
+        from . import _probe
+
+        globals().update(Probe=_probe.Probe, probe=_probe.probe)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return globals()[name]
 
 

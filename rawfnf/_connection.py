@@ -34,14 +34,14 @@ from ._errors import ConnectError, SendError, number, reason
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator, Sequence
-    from typing import Literal, NoReturn, TypeAlias
+    from typing import Any, Literal, NoReturn, TypeAlias
 
     from ._request import Message
     from ._route import Closing, Route
-    from ._tls import Tls
+    from ._tls import Agreed, Tls
 
     Delivery: TypeAlias = Literal["sent", "acked", "answered"]
-    State: TypeAlias = Literal["connecting", "handshaking", "ready", "sending", "closing", "closed"]
+    State: TypeAlias = Literal["connecting", "handshaking", "ready", "sending", "closing", "listening", "closed"]
 
 # Plaintext encrypted before it is handed over, in bytes: four full records, so that memory stays bounded.
 _SLICE = 64 * 1024
@@ -55,6 +55,12 @@ _BACKLOG_PAUSE = 0.001
 
 _NOTHING = b""
 
+# What a Listener keeps of the server's own bytes: h11 bounds an answer's head to as much.
+_SEEN = 16 * 1024
+# Ciphertext taken in at a time, in bytes, so that no two session tickets come at once: one is 79 bytes at least, 57 of
+# message around a session id of 32 (RFC 8446 §4.6.1), and 22 of record.
+_LESS_THAN_A_TICKET = 64
+
 # The phase that a state belongs to, and what failed in it.
 _WHILE: dict[str, tuple[str, str]] = {
     "connecting": ("connect", "cannot connect to {}"),
@@ -62,6 +68,7 @@ _WHILE: dict[str, tuple[str, str]] = {
     "ready": ("send", "sending to {} failed"),
     "sending": ("send", "sending to {} failed"),
     "closing": ("close", "waiting for {} to acknowledge or answer failed"),
+    "listening": ("close", "listening to {} failed"),
     "closed": ("send", "sending to {} failed"),  # by a fork in the middle: the connection is the parent's
 }
 
@@ -305,6 +312,10 @@ class Connection:
         error = self._error(cause)
         self.abort()
         raise error from cause
+
+    def error_from(self, cause: BaseException) -> ConnectError | SendError:
+        """Return what it means for the request if this ends the connection now."""
+        return self._error(cause)
 
     def receipt(self) -> Receipt:
         """Say what is known, once closed."""
@@ -639,7 +650,7 @@ class Connection:
             raise self._error(late) from late
 
     def _error(
-        self, cause: Exception, state: State | None = None, *, of_data: bool = False
+        self, cause: BaseException, state: State | None = None, *, of_data: bool = False
     ) -> ConnectError | SendError:
         """Translate a failure. Whether a request byte has left decides what it is, not where it happened."""
         phase, what = _WHILE[state or self.state]
@@ -655,10 +666,111 @@ class Connection:
             errno=None if of_data else number(cause),
         )
 
-    _steps: ClassVar[dict[str, Callable[[Connection], Wait | None]]] = {
+    # Any: a subclass's steps take what it is.
+    _steps: ClassVar[dict[str, Callable[[Any], Wait | None]]] = {
         "connecting": _connect,
         "handshaking": _handshake,
         "ready": _await_request,
         "sending": _send,
         "closing": _close,
+    }
+
+
+class Listener(Connection):
+    """A connection that goes on listening behind its end: for probe(), which asks what the peer does then.
+
+    On the wire it is what any other is, up to and with the half-close. Then, where others close, it reads until the
+    peer's end or `linger`. Under "answered" there is no half-close: it waits for the peer's end, not only its answer.
+    Whoever has heard enough calls abort().
+    """
+
+    __slots__ = ("_session", "acked", "agreed", "answered_at", "half_closed", "seen", "tickets")
+
+    def __init__(self, route: Route, addresses: Sequence[_tcp.Address], started: float, deadline: float | None) -> None:
+        super().__init__(route, addresses, started, deadline)
+        self.acked = False  # the peer's kernel had every byte before the half-close; asked under "acked" only
+        self.answered_at: float | None = None  # on the monotonic clock: when the final head was there
+        self.half_closed = False  # FIN has left before the final head came
+        self.seen = b""  # the first of what the server said, decrypted
+        self.agreed: Agreed | None = None  # by TLS
+        self.tickets = 0  # that came after the handshake
+        self._session: bytes | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Tell whether the answer is there to its end."""
+        return self._answer is not None and self._answer.complete
+
+    @property
+    def peer_ended(self) -> bool:
+        """Tell whether the peer's end has come: FIN, RST or close_notify."""
+        return self._eof
+
+    @property
+    def failure(self) -> Exception | None:
+        """What reading met behind the half-close, a reset most of all."""
+        return self._failure
+
+    @property
+    def connect_seconds(self) -> float:
+        """How long connecting took: with one address on TCP, a round trip. Only once connected."""
+        return self._connected_at - self._resolved_at
+
+    @property
+    def answer_seconds(self) -> float | None:
+        """From the request's last byte to the answer's head; 0.0 if that came first, None without an answer."""
+        return None if self.answered_at is None else max(0.0, self.answered_at - self._sent_at)
+
+    def _shake_hands(self) -> Wait | None:
+        wait = self._handshake()
+        if wait is None and self._tls is not None:
+            self.agreed = self._tls.agreed
+        return wait
+
+    def _take_in(self, data: bytes) -> None:
+        tls = self._tls
+        if tls is None or self.status is not None or not data:
+            super()._take_in(data)
+            return
+        if self._session is None:
+            self._session = tls.session_id
+        for start in range(0, len(data), _LESS_THAN_A_TICKET):
+            super()._take_in(data[start : start + _LESS_THAN_A_TICKET])
+            if self._eof:
+                return
+            before, self._session = self._session, tls.session_id
+            self.tickets += before != self._session
+
+    def _heed(self, data: bytes) -> None:
+        self.seen += data[: _SEEN - len(self.seen)]
+        super()._heed(data)
+        if self.answered_at is None and self.status is not None:
+            self.answered_at = monotonic()
+
+    def _settled(self, unacked: int | None) -> bool:
+        self.acked = unacked == 0
+        return self._eof if self._closing == "answered" else super()._settled(unacked)
+
+    def _release(self, sock: socket.SocketType) -> None:
+        if self.state != "closing" or self._closing == "answered" or self._eof or not self._whole:
+            super()._release(sock)
+            return
+        self._notified = True  # with the FIN: abort() is not to say it again
+        self.half_closed = self.status is None
+        self.state = "listening"
+
+    def _listen(self) -> Wait | None:
+        sock = self._socket
+        assert sock is not None
+        self._receive(sock)
+        end = self._sent_at + self._linger
+        if self._eof or monotonic() >= end:
+            self._release(sock)
+            return None
+        return Wait(readable=True, writable=False, until=end)
+
+    _steps: ClassVar[dict[str, Callable[[Any], Wait | None]]] = {
+        **Connection._steps,  # noqa: SLF001  # what a subclass inherits
+        "handshaking": _shake_hands,
+        "listening": _listen,
     }

@@ -21,10 +21,19 @@ from __future__ import annotations
 import functools
 import ssl
 from contextlib import suppress
+from typing import NamedTuple
 
 from ._errors import RequestError
 
 RECORD = 16 * 1024  # bytes of plaintext in a full record (RFC 8446 §5.1)
+
+
+class Agreed(NamedTuple):
+    """What a handshake settled."""
+
+    version: str
+    alpn: str | None  # the protocol that the server chose of those we offered (RFC 7301); None if it chose none
+    not_after: float | None  # when its certificate expires, in seconds since 1970; None if it was not verified
 
 
 class Tls:
@@ -43,6 +52,20 @@ class Tls:
     def version(self) -> str | None:
         """The negotiated version as ssl names it, such as "TLSv1.3"."""
         return self._object.version()
+
+    @property
+    def agreed(self) -> Agreed:
+        """What the handshake settled. To be asked once that is done, and before anything fails."""
+        # Of a certificate that was not verified ssl returns an empty dict.
+        ends = (self._object.getpeercert() or {}).get("notAfter")
+        not_after = ssl.cert_time_to_seconds(ends) if isinstance(ends, str) else None
+        return Agreed(self._object.version() or "unknown", self._object.selected_alpn_protocol(), not_after)
+
+    @property
+    def session_id(self) -> bytes:
+        """What the session goes by. In TLS 1.3 it changes with each ticket that is taken in, and is empty before."""
+        session = self._object.session
+        return b"" if session is None else session.id
 
     def receive(self, ciphertext: bytes) -> None:
         """Take bytes as they came from the peer, b"" for EOF."""

@@ -1,4 +1,7 @@
-"""The command line: `rawfnf post URL …`. Options are spelled, and behave, as curl's where curl has them."""
+"""The command line: `rawfnf post URL …` and `rawfnf probe URL …`.
+
+Options are spelled, and behave, as curl's where curl has them.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from . import __version__, post
 from ._errors import RawfnfError, RequestError, reason
-from ._origin import parse_url
+from ._origin import parse_url, redacted
 from ._request import Request
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from typing import TypeGuard
 
     from ._connection import Receipt
+    from ._probe import Probe
     from ._request import Auth, ConnectTo
 
     Body = bytes | BinaryIO | Iterator[bytes]
@@ -33,6 +37,7 @@ _IN_MEMORY = 1024 * 1024
 _PIECE = 64 * 1024
 _SHOWN_BODY = 1024  # bytes of a body that -v shows
 
+_URL_HELP = "http:// is assumed where no scheme is given"
 _FORM, _JSON = "application/x-www-form-urlencoded", "application/json"
 # Fields whose value -v does not show, but for an authentication scheme that is known to be one.
 _SECRET = re.compile(
@@ -42,15 +47,31 @@ _SECRET = re.compile(
 # Options whose value is free text, and so may begin with a dash.
 _WITH_VALUE = {"-d", "--data", "--data-binary", "--json", "-H", "--header", "-u", "--user"}
 
+_PROBE = """
+It sends the request for real: N times with each of the three closings, and once
+beside idle connections; once in all if the first is not accepted (2xx). It ends
+with a line of Python to paste, and tells what a client cannot see.
+
+examples:
+  rawfnf probe https://collector.example/events --json '{"event": "test"}'
+  rawfnf probe http://localhost:8080/log -d line=test --attempts 20 --idle 60
+  rawfnf probe http://agent/metrics --unix-socket /run/agent.sock -d cpu=0.7 -w json
+
+exit status (curl's numbers):
+  0 probed, whatever was found   2 bad arguments   6 cannot resolve
+  7 cannot connect   28 timed out   35 TLS handshake failed
+  60 certificate not trusted
+"""
 _EXAMPLES = """
 examples:
   rawfnf post https://collector.example/events --json '{"event": "start"}'
   rawfnf post http://localhost:8080/upload --data-binary @big.bin --closing answered
   tail -n 100 app.log | rawfnf post http://localhost:8080/log --data-binary @- -H 'Content-Type: text/plain'
   rawfnf post http://agent/metrics --unix-socket /run/agent.sock -d cpu=0.7 -w json
+  rawfnf probe https://collector.example/events --json '{"event": "test"}'
 
 exit status (curl's numbers):
-  0 sent   2 bad arguments   6 cannot resolve   7 cannot connect   28 timed out
+  0 sent, or probed   2 bad arguments   6 cannot resolve   7 cannot connect   28 timed out
   35 TLS handshake failed   55 failed while sending   60 certificate not trusted
 """
 
@@ -59,7 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     arguments = _parser().parse_args(_joined(sys.argv[1:] if argv is None else argv))
     try:
-        return _post(arguments)
+        status: int = arguments.run(arguments)
+        return status
     except KeyboardInterrupt:
         return 130  # 128 + SIGINT, as shells have it
 
@@ -78,13 +100,20 @@ def _joined(argv: Sequence[str]) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rawfnf",
-        description="Send an HTTP POST without waiting for the answer, and say what is known to have arrived.",
+        description="Send an HTTP POST without waiting for the answer, and say what is known to have arrived; "
+        "or find out beforehand what an endpoint keeps of such requests.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"rawfnf {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_post(commands)
+    _add_probe(commands)
+    return parser
+
+
+def _add_post(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser(
         "post",
         help="send one request",
@@ -93,11 +122,41 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    command.add_argument("url", metavar="URL", help="http:// is assumed where no scheme is given")
+    command.add_argument("url", metavar="URL", help=_URL_HELP)
+    _add_request_options(command)
+    option = _add_connection_options(command)
+    option(
+        "--closing",
+        choices=("now", "acked", "answered"),
+        help="close when our kernel has every byte, the peer's has, or the server answered (now; over TLS: acked)",
+    )
+    _add_output_options(command)
+    command.set_defaults(run=_post)
+
+
+def _add_probe(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "probe",
+        help="find out which closing an endpoint needs, by real requests",
+        description="Find out which closing an endpoint needs, and what else fire-and-forget would never tell.",
+        epilog=_PROBE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.add_argument("url", metavar="URL", help=_URL_HELP)
     _add_request_options(command)
     _add_connection_options(command)
+    option = command.add_argument_group("what is asked").add_argument
+    option("--attempts", type=int, default=5, metavar="N", help="requests for each closing (default: 5)")
+    option(
+        "--idle",
+        type=float,
+        default=3.0,
+        metavar="S",
+        help="seconds to watch whether idle connections stay open; 0: do not ask (default: 3)",
+    )
     _add_output_options(command)
-    return parser
+    command.set_defaults(run=_probe)
 
 
 def _add_request_options(command: argparse.ArgumentParser) -> None:
@@ -138,7 +197,8 @@ def _add_request_options(command: argparse.ArgumentParser) -> None:
     option("-X", "--request", default="POST", metavar="METHOD")
 
 
-def _add_connection_options(command: argparse.ArgumentParser) -> None:
+def _add_connection_options(command: argparse.ArgumentParser) -> Callable[..., argparse.Action]:
+    """Add what is common to all commands; return what adds one more to the group."""
     option = command.add_argument_group("the connection").add_argument
     option(
         "-m",
@@ -147,11 +207,6 @@ def _add_connection_options(command: argparse.ArgumentParser) -> None:
         default=5.0,
         metavar="S",
         help="seconds to resolve, connect, handshake and send; 0: no limit (default: 5)",
-    )
-    option(
-        "--closing",
-        choices=("now", "acked", "answered"),
-        help="close when our kernel has every byte, the peer's has, or the server answered (now; over TLS: acked)",
     )
     option(
         "--linger",
@@ -173,6 +228,7 @@ def _add_connection_options(command: argparse.ArgumentParser) -> None:
     )
     option("--unix-socket", metavar="PATH", help="connect to this Unix socket, whatever the URL says")
     option("--interface", metavar="ADDR", help="connect from this IP address")
+    return option
 
 
 def _add_output_options(command: argparse.ArgumentParser) -> None:
@@ -185,49 +241,95 @@ def _post(arguments: argparse.Namespace) -> int:
     try:
         receipt = _send(arguments)
     except RawfnfError as error:
-        status = _exit_status(error)
-        if arguments.write_out:
-            print(json.dumps(_error_report(error, status)))
-        print(f"rawfnf: {error}", file=sys.stderr)
-        return status
-    told = json.dumps({**receipt._asdict(), "timings": receipt.timings._asdict()})
+        return _failed(arguments, error)
+    _tell(json.dumps(_plain(receipt)) if arguments.write_out else _line(receipt), "sent")
+    return 0
+
+
+def _probe(arguments: argparse.Namespace) -> int:
     try:
-        print(told if arguments.write_out else _line(receipt), flush=True)
+        found = _ask(arguments)
+    except RawfnfError as error:
+        return _failed(arguments, error)
+    from ._advice import report
+
+    _tell(json.dumps(_plain(found)) if arguments.write_out else report(found), "probed")
+    return 0
+
+
+def _failed(arguments: argparse.Namespace, error: RawfnfError) -> int:
+    status = _exit_status(error)
+    if arguments.write_out:
+        print(json.dumps(_error_report(error, status)))
+    print(f"rawfnf: {error}", file=sys.stderr)
+    return status
+
+
+def _tell(told: str, done: str) -> None:
+    try:
+        print(told, flush=True)
     except OSError as error:
         # Still 0: a script that tries again because nobody reads its output would send twice. At its exit Python would
         # flush, and fail, once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        print(f"rawfnf: sent, but what is known cannot be written: {reason(error, remedies=False)}", file=sys.stderr)
-    return 0
+        print(f"rawfnf: {done}, but what is known cannot be written: {reason(error, remedies=False)}", file=sys.stderr)
+
+
+def _plain(value: Any) -> object:
+    """Return NamedTuples as what JSON knows, times as RFC 3339 has them."""
+    if hasattr(value, "_asdict"):
+        return {name: _plain(field) for name, field in value._asdict().items()}
+    return value.isoformat() if hasattr(value, "isoformat") else value
 
 
 def _send(arguments: argparse.Namespace) -> Receipt:
-    url = arguments.url if re.match(r"[A-Za-z][A-Za-z0-9+.\-]*://", arguments.url) else f"http://{arguments.url}"
     body = _body(arguments)
-    headers = _headers(arguments)
-    auth = _auth(arguments.user)
-    if arguments.verbose:
-        _show(Request(url, headers=headers, auth=auth, method=arguments.request), body)
+    options = _options(arguments, body)
     progress = None
     if not isinstance(body, bytes) and sys.stderr.isatty():
         body, progress = _watched(body)
     try:
-        return post(
-            url,
-            body,
-            headers=headers,
-            auth=auth,
-            method=arguments.request,
-            timeout=arguments.max_time or None,
-            closing=arguments.closing,
-            linger=arguments.linger,
-            ssl_context=_context(arguments),
-            connect_to=_connect_to(url, arguments),
-            source_address=arguments.interface,
-        )
+        return post(data=body, closing=arguments.closing, **options)
     finally:
         if progress is not None:
             progress.clear()
+
+
+def _ask(arguments: argparse.Namespace) -> Probe:
+    from ._probe import probe, requests_sent
+
+    body = _body(arguments)
+    options = _options(arguments, body)
+    attempts, idle = arguments.attempts, arguments.idle
+    most = requests_sent(attempts, idle)
+    Request(options["url"], headers=options["headers"], auth=options["auth"], method=options["method"])  # or complains
+    beside = ", and one beside idle connections" if idle else ""
+    print(
+        f"rawfnf: sending {redacted(options['url'])} up to {most} real requests: {attempts} with each closing{beside}",
+        file=sys.stderr,
+        flush=True,
+    )
+    return probe(data=body, attempts=attempts, idle=idle, **options)
+
+
+def _options(arguments: argparse.Namespace, body: Body) -> dict[str, Any]:
+    """Return the arguments that post() and probe() have in common; with -v the request is shown."""
+    url = arguments.url if re.match(r"[A-Za-z][A-Za-z0-9+.\-]*://", arguments.url) else f"http://{arguments.url}"
+    headers = _headers(arguments)
+    auth = _auth(arguments.user)
+    if arguments.verbose:
+        _show(Request(url, headers=headers, auth=auth, method=arguments.request), body)
+    return {
+        "url": url,
+        "headers": headers,
+        "auth": auth,
+        "method": arguments.request,
+        "timeout": arguments.max_time or None,
+        "linger": arguments.linger,
+        "ssl_context": _context(arguments),
+        "connect_to": _connect_to(url, arguments),
+        "source_address": arguments.interface,
+    }
 
 
 # --- what is sent --------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -315,7 +316,101 @@ def test_a_large_body_shows_its_progress_on_a_terminal(recorder: Recorder, tmp_p
     assert shown.endswith(b"\r\x1b[K")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["post", "--help"]])
-def test_help_explains_itself_with_examples(arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "examples"),
+    [
+        (["--help"], ["rawfnf post http", "rawfnf probe http"]),
+        (["post", "--help"], ["rawfnf post http"]),
+        (["probe", "--help"], ["rawfnf probe http", "for real"]),
+    ],
+)
+def test_help_explains_itself_with_examples(arguments: list[str], examples: list[str]) -> None:
     done = rawfnf(*arguments)
-    assert (done.returncode, "rawfnf post http" in done.stdout) == (0, True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [example for example in examples if example not in done.stdout] == []
+
+
+# --- probe ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_probe_says_what_it_will_send_before_it_sends(recorder: Recorder) -> None:
+    asked = threading.Event()
+
+    def waits(talk: Talk) -> None:
+        talk.receive_request()
+        asked.wait(SECONDS)
+        talk.send(TOO_LARGE)
+
+    recorder.script = waits
+    command = [sys.executable, "-m", "rawfnf", "probe", recorder.url, "-d", "a=b", "--attempts", "7"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            said = process.stderr.readline()
+        finally:
+            asked.set()
+        output, _ = process.communicate(timeout=SECONDS)
+    assert "up to 22 real requests: 7 with each closing, and one beside" in said
+    assert recorder.url in said
+    assert process.returncode == 0
+    assert "413: the body is too large" in output
+
+
+def test_a_probe_tells_people(recorder: Recorder) -> None:
+    done = rawfnf("probe", recorder.url, "--json", "{}", "--attempts", "2", "--idle", "0.1")
+    lines = done.stdout.splitlines()
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1)
+    assert lines[0] == recorder.url
+    assert "answer      204: accepted" in lines
+    assert any(line.startswith("idle        2 connections kept for ") for line in lines)
+    assert any(line.startswith("now         accepted 2 of 2 in ") for line in lines)
+    fields = 'headers={"Content-Type": "application/json", "Accept": "application/json"}'
+    assert f'    sender = rawfnf.Sender("{recorder.url}", closing="answered", {fields}, spares=2)' in lines
+    assert [bytes(talk.body) for talk in (recorder.next() for _ in range(9)) if talk.raw_length] == [b"{}"] * 7
+
+
+def test_a_probe_tells_machines(tls_recorder: Recorder, cafile: Path) -> None:
+    done = rawfnf("probe", tls_recorder.url, "-w", "json", "--cacert", str(cafile), "--attempts", "1", "--idle", "0")
+    told = json.loads(done.stdout)
+    assert done.stdout.count("\n") == 1
+    assert (done.returncode, told["status"], told["url"]) == (0, 204, tls_recorder.url)
+    assert (told["address"], told["addresses"]) == (list(tls_recorder.address), [list(tls_recorder.address)])
+    assert told["tls"]["version"] == tls_recorder.next().tls_version
+    assert datetime.fromisoformat(told["tls"]["not_after"]).utcoffset() == timedelta(0)
+    assert [told[way]["statuses"] for way in ("answered", "now", "acked")] == [{"204": 1}] * 3
+    assert told["idle"] is None
+
+
+def test_a_probe_that_cannot_ask_exits_with_curls_number(tls_recorder: Recorder) -> None:
+    done = rawfnf("probe", f"http://127.0.0.1:{refused_port()}/", "-w", "json")
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["exit_status"], told["phase"]) == (7, 7, "connect")
+    assert rawfnf("probe", "http://nobody.invalid/").returncode == 6
+    assert rawfnf("probe", tls_recorder.url).returncode == 60
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["ftp://example.test/"], "ftp"),
+        (["http://h/", "--attempts", "0"], "attempts"),
+        (["http://h/", "--attempts", "some"], "--attempts"),
+        (["http://h/", "--idle", "-1"], "idle"),
+        (["http://h/", "--closing", "now"], "--closing"),
+    ],
+)
+def test_a_probe_with_bad_arguments_announces_nothing(
+    arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        sys.exit(main(["probe", *arguments]))
+    output = capsys.readouterr()
+    assert (left.value.code, named in output.err, "real requests" in output.err) == (2, True, False)
+
+
+def test_a_probe_shows_no_credential(recorder: Recorder) -> None:
+    url = recorder.url.replace("://", "://me:sesame@") + "?key=sesame"
+    done = rawfnf("probe", url, "-v", "-H", "X-Api-Key: sesame", "--attempts", "1", "--idle", "0")
+    assert done.returncode == 0
+    assert "> POST /?key=" in done.stderr  # -v shows the request target, as curl does
+    assert "sesame" not in done.stdout + done.stderr.replace("> POST /?key=sesame", "")

@@ -37,6 +37,12 @@ def test_importing_rawfnf_does_not_load(name: str, loaded: set[str]) -> None:
     assert [module for module in loaded if module == name or module.startswith(name + ".")] == []
 
 
+def test_sender_and_probe_are_loaded_by_who_asks_for_them(loaded: set[str]) -> None:
+    assert not {"rawfnf._sender", "rawfnf._probe", "rawfnf._advice"} & loaded
+    program = "import rawfnf\nrawfnf.probe\nprint('rawfnf._probe' in sys.modules, 'ssl' in sys.modules)"
+    assert in_a_fresh_interpreter(program) == "True False\n"
+
+
 def test_importing_rawfnf_loads_the_standard_library_and_h11_only(loaded: set[str]) -> None:
     assert {module.partition(".")[0] for module in loaded} - sys.stdlib_module_names == {"h11", "rawfnf"}
 
@@ -65,7 +71,8 @@ print(sorted(set(sys.modules) - before))
 
 def test_all_is_what_is_there() -> None:
     assert len(rawfnf.__all__) == len(set(rawfnf.__all__))
-    assert rawfnf.Sender is not None  # loaded on first use
+    assert rawfnf.Sender is not None  # loaded on first use, as the next is
+    assert rawfnf.probe is not None
     public = {
         name for name, value in vars(rawfnf).items() if not (name.startswith("_") or isinstance(value, ModuleType))
     }
