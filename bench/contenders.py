@@ -1,65 +1,34 @@
 """Every way of posting that is compared, each written the way its own documentation would write it.
 
 A contender is a function of a `Target`; what can be prepared once (a Session, a TLS context) it prepares there, and
-returns the function whose calls are timed: alone, or with what it has to do around these calls, as a `Way`.
+returns the function whose calls are timed: alone, or with what it has to do around these calls, as a `Way`. Those that
+post from a running event loop are in in_loops.py, those that log in loggers.py.
 """
 # The packages are imported where they are used: a worker is to load none but its own contender's.
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import socket
-import ssl
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Literal, NamedTuple
 from urllib.parse import urlencode
 
+from . import in_loops, loggers
 from .payload import Body, Payload, compact_json, spaced_json
+from .ways import LINGER, MOST_HELD, AsyncWay, Post, Target, Way
 
 if TYPE_CHECKING:
-    import rawfnf
+    import ssl
 
     from .scenarios import Scenario
 
-Post = Callable[[Body], "rawfnf.Receipt | bool | None"]
-
-# Longer than the slowest scenario's answer (5 s): "answered" is to be given the chance to be it.
-LINGER = 10.0
-# More than a Sender ever has to hold here (1,200 in works-5s): none is to wait until one is released.
-MOST_HELD = 4096
 # Connections that the thread keeps open: at 1,000 posts a second they cover it while it cannot run for 16 ms.
 THREAD_SPARES = 16
 # Read timeout of the requests trick; urllib3 hands it to poll(), which rounds it up to one millisecond.
 TRICK_TIMEOUT = (None, 0.00001)
-
-
-class Target(NamedTuple):
-    """Where a worker posts to."""
-
-    url: str
-    host: str
-    port: int
-    path: str  # the request target
-    tls: bool
-    cafile: str | None  # None: the system's trust store
-    burst: int = 1  # posts that are made back to back: what can be opened ahead, is to be there for all of them
-
-    def context(self) -> ssl.SSLContext | None:
-        """Return a TLS client context that trusts the embedded receiver; None on plain TCP."""
-        return ssl.create_default_context(cafile=self.cafile) if self.tls else None
-
-
-def nothing() -> None:
-    """Do nothing."""
-
-
-class Way(NamedTuple):
-    """A prepared contender, with what it does around the calls that are timed."""
-
-    post: Post
-    between: Callable[[], None] = nothing  # before each burst, not timed
-    sender: rawfnf.Sender | None = None  # keeps books, which are compared with what arrived
 
 
 def no_post(target: Target) -> Post:  # noqa: ARG001 - as all others take it
@@ -211,9 +180,14 @@ def request_head(target: Target, kind: str, length: int) -> bytes:
     ).encode()
 
 
+def plain_calls(scenario: Scenario) -> bool:
+    """Where a plain function is called, in every scenario of that kind."""
+    return not scenario.within
+
+
 def near(scenario: Scenario) -> bool:
     """On this machine: what a network's round trip costs is the same for all who connect anew."""
-    return not scenario.far
+    return plain_calls(scenario) and not scenario.far
 
 
 def near_plain(scenario: Scenario) -> bool:
@@ -226,35 +200,70 @@ def near_at_once(scenario: Scenario) -> bool:
     return near(scenario) and not scenario.busy
 
 
+def alone(scenario: Scenario) -> bool:
+    """Where post() is compared with itself, awaited: one at a time, over plain TCP."""
+    return near_plain(scenario) and near_at_once(scenario) and scenario.burst == 1
+
+
 def over_tls(scenario: Scenario) -> bool:
     """Where it differs from its row over plain TCP."""
     return scenario.tls is not None
 
 
-def everywhere(scenario: Scenario) -> bool:  # noqa: ARG001 - the others look at it
-    """In every scenario."""
-    return True
+def in_a_loop(scenario: Scenario) -> bool:
+    """Where an application that has an event loop posts from it."""
+    return scenario.within == "asyncio"
+
+
+def logged(scenario: Scenario) -> bool:
+    """Where an application logs."""
+    return scenario.within == "logging"
+
+
+Prepared = Post | Way | Awaitable[AsyncWay]
 
 
 class Contender(NamedTuple):
     """One row of every table."""
 
     name: str
-    make: Callable[[Target], Post | Way] | None  # None: a program of its own, see floor.py
-    json: Callable[[Payload], bytes]  # the bytes that the receiver is to see of a JSON body
+    make: Callable[[Target], Prepared] | None  # None: a program of its own, see floor.py
+    body: Callable[[Payload], bytes]  # the bytes that the receiver is to see, unless it is a form or of a given size
     where: Callable[[Scenario], bool] = near  # is it measured there?
     speaks_tls: bool = True  # False: over plain TCP in every scenario
     waits: bool = False  # does its caller wait for the answer?
     held: bool = False  # does its connection outlive the post?
+    loop: Literal["", "asyncio", "uvloop"] = ""  # that its worker is to have running
+    needs: tuple[str, ...] = ()  # modules that not everybody has
+
+    @property
+    def worker(self) -> str:
+        """The module that runs it."""
+        return "loopworker" if self.loop else "worker"
+
+    @property
+    def lacks(self) -> str:
+        """Say what is missing; empty when nothing is."""
+        missing = [module for module in self.needs if importlib.util.find_spec(module) is None]
+        return f"pip install {' '.join(missing)}" if missing else ""
 
 
 FLOOR = Contender("C socket loop", None, compact_json, speaks_tls=False)
 OPEN_FLOOR = Contender("C send, open", None, compact_json, speaks_tls=False, held=True)
-TRICK = Contender("requests trick", requests_trick, spaced_json, everywhere)
+TRICK = Contender("requests trick", requests_trick, spaced_json, plain_calls)
 NOW = Contender("rawfnf now", rawfnf_now, compact_json)
-SENDER = Contender("Sender", sender, compact_json, everywhere, held=True)
+SENDER = Contender("Sender", sender, compact_json, plain_calls, held=True)
 SENDER_THREAD = Contender("Sender, thread", sender_thread, compact_json, near_at_once, held=True)
 SENDER_NOW = Contender("Sender, now", sender_now, compact_json, near_plain)
+AIO_POST = Contender("aio.post", in_loops.aio_post, compact_json, alone, loop="asyncio")
+AIO_POST_UVLOOP = AIO_POST._replace(name="aio.post, uvloop", loop="uvloop", needs=("uvloop",))
+AIO_SENDER = Contender("aio.Sender", in_loops.aio_sender, compact_json, in_a_loop, held=True, loop="asyncio")
+AIOHTTP = Contender(
+    "aiohttp, task", in_loops.aiohttp_task, spaced_json, in_a_loop, held=True, loop="asyncio", needs=("aiohttp",)
+)
+POST_HANDLER = Contender("PostHandler", loggers.post_handler, loggers.body_of_post_handler, logged, held=True)
+HTTP_HANDLER = Contender("HTTPHandler", loggers.http_handler, loggers.body_of_http_handler, logged, waits=True)
+QUEUE_HANDLER = Contender("QueueHandler", loggers.queue_handler, loggers.body_of_queue_handler, logged)
 
 CONTENDERS = (
     FLOOR,
@@ -265,15 +274,24 @@ CONTENDERS = (
     Contender("rawfnf answered", rawfnf_answered, compact_json, waits=True),
     # On plain TCP the default is "now", which has its row.
     Contender("rawfnf default", rawfnf_default, compact_json, over_tls),
+    AIO_POST,
+    AIO_POST_UVLOOP,
     SENDER,
     SENDER_THREAD,
     SENDER_NOW,
     TRICK,
     Contender("trick, Session", requests_session_trick, spaced_json),
+    AIO_SENDER,
+    AIOHTTP,
+    POST_HANDLER,
+    QUEUE_HANDLER,
+    HTTP_HANDLER,
 )
 # Delivery is measured of these as well; what they cost their caller is the price of a connection, like rawfnf.post's.
 SENDER_WITHOUT_SPARES = Contender("Sender, no spares", sender_without_spares, compact_json, held=True)
 NO_POST = Contender("no post at all", no_post, compact_json)
 KNOWN = {contender.name: contender for contender in (*CONTENDERS, SENDER_WITHOUT_SPARES, NO_POST)}
+# Those that post by rawfnf.
+OURS = frozenset(name for name in KNOWN if name.startswith(("rawfnf", "Sender", "aio.", "PostHandler")))
 # Programs that know nothing of HTTP: what the others are compared with.
 FLOORS = frozenset(contender.name for contender in CONTENDERS if contender.make is None)

@@ -13,12 +13,13 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from .contenders import NOW, SENDER_THREAD, SENDER_WITHOUT_SPARES, TRICK, Contender, Target
+from .contenders import NOW, SENDER_THREAD, SENDER_WITHOUT_SPARES, TRICK, Contender
 from .lanes import Lane, row_of
 from .payload import sized
 from .processes import ChildError, WorkerProcess, python
 from .receiver import Report
 from .results import Goal
+from .ways import Target
 from .worker import Assignment
 
 if TYPE_CHECKING:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from . import floor
-from .contenders import CONTENDERS, LINGER, THREAD_SPARES, Contender, Target
+from .contenders import CONTENDERS, THREAD_SPARES, Contender
 from .lanes import Lane, row_of
 from .payload import payload
 from .processes import WorkerProcess, python
 from .results import Row, Table
 from .scenarios import Scenario
+from .ways import LINGER, Target
 from .worker import Assignment
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def contenders_for(target: Target, floor_program: Path | str) -> list[Contender]
         if contender.where(scenario_of(target, 0))
         and (contender.speaks_tls or not target.tls)
         and (contender.make or not isinstance(floor_program, str))
+        and not contender.lacks
     ]
 
 
@@ -74,7 +76,7 @@ def measure(
         for contender in contenders_for(target, floor_program):
             assignment = Assignment(contender.name, target, "json")
             command = (
-                python("worker", assignment.to_json())
+                python(contender.worker, assignment.to_json())
                 if isinstance(floor_program, str) or contender.make
                 else floor.arguments(floor_program, assignment)
             )

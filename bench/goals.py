@@ -5,23 +5,30 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
-from .contenders import FLOOR, NOW, SENDER, SENDER_NOW, TRICK
+from .columns import p50, whole_cpu
+from .contenders import (
+    AIO_POST,
+    AIO_POST_UVLOOP,
+    AIO_SENDER,
+    AIOHTTP,
+    FLOOR,
+    HTTP_HANDLER,
+    NOW,
+    POST_HANDLER,
+    SENDER,
+    SENDER_NOW,
+    TRICK,
+)
 from .footprint import BASELINE, RAWFNF
 from .results import Goal
 from .scenarios import BURST
-from .stats import percentile, ratio
+from .stats import ratio
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from .contenders import Contender
-    from .results import Footprint, Table
-
-
-def p50(tables: Sequence[Table], scenario: str, contender: Contender) -> int | None:
-    """Return a median of this run, but only of a row that lost nothing: any other latency is void."""
-    rows = [table.row(contender.name) for table in tables if table.scenario.name == scenario]
-    return next((percentile(row.ns, 50) for row in rows if row and row.whole), None)
+    from .results import Footprint, Row, Table
 
 
 def footprint_ratio(footprints: Sequence[Footprint], *, memory: bool) -> float | None:
@@ -42,10 +49,12 @@ class Ratio(NamedTuple):
     at_most: bool
     over: str = ""  # what `one` posts over; the floor knows nothing but plain TCP
     when: str = ""  # how the scenario differs from plain TCP, answered at once, for both
+    of: Callable[[Row | None], float | None] = p50
 
     def goal(self, tables: Sequence[Table], group: str) -> Goal:
         """Return it with what was measured."""
-        medians = (p50(tables, self.scenario, contender) for contender in (self.one, self.other))
+        table = next((table for table in tables if table.scenario.name == self.scenario), None)
+        medians = (self.of(table.row(each.name)) if table else None for each in (self.one, self.other))
         what = f"{self.one.name}{self.over} ÷ {self.other.name}{self.when}"
         return Goal(what, ratio(*medians), self.bound, self.at_most, group)
 
@@ -70,6 +79,17 @@ RATIOS = {
         Ratio("burst", SENDER_NOW, FLOOR, 1.5, at_most=True),
         Ratio("burst", TRICK, SENDER, 60, at_most=False),
         Ratio("burst-200ms", TRICK, SENDER, 150, at_most=False, when=LATE),
+    ),
+    "from an event loop, p50 ÷ p50": (
+        Ratio("at-once", AIO_POST, NOW, 2, at_most=True),
+        Ratio("at-once", AIO_POST_UVLOOP, NOW, 2, at_most=True),
+    ),
+    "from an event loop, all CPU ÷ all CPU": (
+        Ratio("asyncio", AIO_SENDER, AIOHTTP, 0.6, at_most=True, of=whole_cpu),
+        Ratio("burst-asyncio", AIO_SENDER, AIOHTTP, 0.6, at_most=True, when=f", {BURST} back to back", of=whole_cpu),
+    ),
+    "logging handlers, p50 ÷ p50": (
+        Ratio("logging", HTTP_HANDLER, POST_HANDLER, 300, at_most=False, when=" at 20 ms"),
     ),
 }
 OF_IMPORTS = "fresh interpreters, median ÷ median"

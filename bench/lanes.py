@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
 
-from .contenders import LINGER, Contender
 from .payload import Kind, form_encoded, payload, sized
 from .processes import ChildError, WorkerProcess
 from .results import PROMISES, Row
+from .ways import LINGER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from .contenders import Contender
     from .ledger import Ledger
     from .receiver import Report
     from .worker import Block
@@ -114,7 +115,7 @@ class Lane:
         if isinstance(self.kind, int):
             content = sized(number, self.kind)
         else:
-            content = (form_encoded if self.kind == "form" else self.contender.json)(payload(number))
+            content = (form_encoded if self.kind == "form" else self.contender.body)(payload(number))
         return hashlib.sha256(content).hexdigest()
 
 
@@ -158,6 +159,7 @@ def row_of(lane: Lane, report: Report | None, cold_posts: int) -> Row:
         cpu_ns=[post.cpu_ns for post in timed],
         rounds=[post.round for post in timed],
         aside_ns=[ns for number, block in lane.blocks if number >= 0 for ns in block["aside_ns"]] if ledger else [],
+        whole_cpu_ns=[cpu_per_post(block) for number, block in lane.blocks if number >= 0 and block["aside_ns"]],
         cold_ns=[post.ns for post in interleaved if post.nth == 0 and cold_posts],
         sent=len(sent),
         delivered=delivered if report else None,
@@ -171,6 +173,11 @@ def row_of(lane: Lane, report: Report | None, cold_posts: int) -> Row:
         threads=lane.after.threads - lane.before.threads,
         descriptors=lane.after.descriptors - lane.before.descriptors,
     )
+
+
+def cpu_per_post(block: Block) -> int:
+    """Return what a block's posts took, on average, in their calls and around them."""
+    return (sum(block["cpu_ns"]) + sum(block["aside_ns"])) // len(block["ns"])
 
 
 def contradiction(ledger: Ledger | None, sent: int) -> str:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from . import floor
 from .bystanders import Usage, cores_used_by_others, usage
-from .contenders import CONTENDERS, LINGER, Contender
+from .contenders import CONTENDERS, Contender
 from .lanes import ALONGSIDE, WARM_UP, Lane, row_of
 from .processes import WorkerProcess, python
 from .results import Row, Table
+from .ways import LINGER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -29,6 +30,9 @@ BLOCK_POSTS = 34
 # The first posts of a block find the core's caches full of the contender before. The very first is shown apart: it is
 # what a caller pays who posts now and then. From the fifth on the times are even.
 COLD_POSTS = 4
+# Records come so slowly that there are few in a block, and caches have gone cold again before each; before the first of
+# a block other contenders have had the core.
+COLD_RECORDS = 1
 WARM_UP_POSTS = 20
 WARM_UP_SECONDS = 0.5
 # A contender that waits for a late answer is asked for so many posts, all at once, alongside everything else.
@@ -91,9 +95,11 @@ class Measurement:
 
     def command(self, contender: Contender, slot: int) -> list[str] | Row:
         """How to start a worker, or a row that says what is missing."""
+        if contender.lacks:
+            return Row(contender.name, f"missing: {contender.lacks}")
         assignment = self.bench.assignment(contender, self.scenario, slot)
         if contender.make:
-            return python("worker", assignment.to_json())
+            return python(contender.worker, assignment.to_json())
         if isinstance(self.bench.floor, str):
             return Row(contender.name, f"missing: {self.bench.floor}")
         return floor.arguments(self.bench.floor, assignment)
@@ -135,6 +141,13 @@ class Measurement:
             most = min(most, int(self.bench.receiver.descriptors * USABLE / len(self.lanes)))
         return most - most % self.scenario.burst
 
+    def cold_posts(self) -> int:
+        """Return how many posts of each block are not timed with the others."""
+        if self.scenario.within == "logging":
+            return COLD_RECORDS
+        # With a round trip a block is too short to leave any out, and cold caches do not show beside it.
+        return 0 if self.scenario.far else COLD_POSTS
+
     def finish(self, tick: Callable[[], None]) -> Table:
         """Wait for what runs alongside and for the answers still due; then see what is left behind and what arrived."""
         for lane in self.alongside.values():
@@ -145,8 +158,7 @@ class Measurement:
         self.await_answers(lanes, tick)
         for lane in lanes.values():
             lane.leave()
-        # With a round trip a block is too short to leave any out, and cold caches do not show beside it.
-        cold_posts = 0 if self.scenario.far else COLD_POSTS
+        cold_posts = self.cold_posts()
         rows = {
             lane.contender.name: row_of(lane, self.bench.receiver.report(slot), cold_posts)
             for slot, lane in lanes.items()

@@ -27,7 +27,7 @@ def collect(seed: int) -> dict[str, str]:
         "processor": f"{processor()}, {os.cpu_count()} visible",
         "OpenSSL": ssl.OPENSSL_VERSION,
         "rawfnf": __version__,  # of the source: it may run from a tree that is not installed
-        **{name: version(name) for name in ("h11", "requests", "urllib3")},
+        **{name: version(name) for name in ("h11", "requests", "urllib3", "aiohttp", "uvloop")},
         # niquests puts urllib3-future in urllib3's place, and requests then runs on that.
         "urllib3's file": found.origin if found and found.origin else "missing",
     }

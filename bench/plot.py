@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from .report import show_delivered, show_time, unit_of
+from .contenders import OURS
+from .figures import show_time, unit_of
+from .report import show_delivered
 from .stats import percentile
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ HALF_STRIP = 0.3  # of a row
 RAWFNF, REQUESTS, SOCKET, VOID = "#1f6fb4", "#c8553d", "#5b6470", "#b8b8b8"
 DECADES = range(3, 11)  # nanoseconds: 1 µs to 10 s
 LEFT = 8e2  # room for the fastest
+OF_TASKS = "a task's maker is held for its making alone; what its post costs is in the tables, as CPU\n"
 
 
 def draw(run: Run, path: Path) -> None:
@@ -42,6 +45,7 @@ def draw(run: Run, path: Path) -> None:
     facts = run.metadata
     figure.supxlabel(
         "each dot a post, grey if void; black tick p50, grey ticks p99 and p99.9; on the right p50 and delivered/sent\n"
+        f"{OF_TASKS if any(table.scenario.within == 'asyncio' for table in tables) else ''}"
         f"{facts['Python']} · {facts['system']} · "
         f"rawfnf {facts['rawfnf']} · requests {facts['requests']} · {facts['date'][:10]}",
         fontsize=8,
@@ -59,9 +63,9 @@ def colour(row: Row) -> str:
     """By family; a void row is grey."""
     if not row.whole:
         return VOID
-    return (
-        RAWFNF if row.contender.startswith(("rawfnf", "Sender")) else REQUESTS if "trick" in row.contender else SOCKET
-    )
+    if row.contender in OURS:
+        return RAWFNF
+    return REQUESTS if "trick" in row.contender else SOCKET
 
 
 def draw_table(table: Table, place: Axes) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -11,23 +10,23 @@ from rich.console import Group
 from rich.table import Table as Grid
 from rich.text import Text
 
-from .contenders import CONTENDERS, FLOOR, FLOORS, TRICK
-from .stats import not_ranked, percentile, ratio, uneven
+from .columns import comparisons, comparisons_mean
+from .contenders import CONTENDERS, FLOORS
+from .figures import NOTHING, show_left, show_ratio, show_time
+from .stats import not_ranked, percentile, uneven
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import Console, RenderableType
 
+    from .columns import Column
     from .results import Footprint, Goal, Row, Run, Table
 
-NOTHING = "-"
 PERCENTILES = (50, 99, 99.9, 100)
 ERROR_LENGTH = 120
 # Of a core, by other processes: a quiet machine stays below a twentieth.
 DISTURBED = 0.1
-SMALLEST, LARGEST = 0.01, 9999
-UNITS = ((1e9, "s"), (1e6, "ms"), (1e3, "µs"))
 
 DELIVERED = (
     "delivered: bodies whole at the receiver with the right SHA-256 / posts that raised nothing, warm-up included. "
@@ -63,6 +62,8 @@ told below its table. Each clock is read twice around the call, which adds up to
 - Posts are made when the receiver has slept for 50 µs: one at a time, or a whole burst back to back. A Sender without \
 a thread has had the time to open a connection for each of them by then; --open-loop does not wait for it. Nothing is \
 said about throughput.
+- This receiver lets connections be used again, and aiohttp and a Session do: where each is closed after its answer, \
+they cost more. rawfnf opens one for each post, everywhere.
 - Contenders have one core and the receiver another, where there are two; see the first post's time for what it costs \
 to come to a core whose caches are somebody else's."""
 
@@ -71,38 +72,6 @@ CANNOT_TELL_OF_ENDPOINT = """\
 from 0, once per contender.
 - Posts are few, from one place, one at a time: nothing is said about throughput or other hours of the day.
 - Names are resolved by each contender in its own way and are part of its time, except for the C socket loop's."""
-
-
-def unit_of(ns: float) -> tuple[float, str]:
-    """Return the unit to show a time in, and its size in nanoseconds."""
-    return next((known for known in UNITS if ns >= known[0]), UNITS[-1])
-
-
-def three_digits(value: float) -> str:
-    """Return a number, not negative, with three digits, at most two of them decimals."""
-    if not value:
-        return "0"
-    rounded = float(f"{value:.3g}")
-    decimals = 2 - math.floor(math.log10(rounded))
-    return f"{rounded:.{max(0, min(2, decimals))}f}" if rounded >= SMALLEST else f"<{SMALLEST}"
-
-
-def show_time(ns: float | None) -> str:
-    """Return a time with its unit."""
-    if ns is None:
-        return NOTHING
-    size, unit = unit_of(ns)
-    return three_digits(ns / size) + unit
-
-
-def show_ratio(value: float | None) -> str:
-    """Return a ratio, in five characters at most."""
-    return NOTHING if value is None else three_digits(value) if value <= LARGEST else f">{LARGEST}"
-
-
-def show_left(count: int | None) -> str:
-    """Return a signed count; plain 0 is the good case."""
-    return NOTHING if count is None else f"{count:+d}" if count else "0"
 
 
 def show_delivered(row: Row) -> str:
@@ -116,15 +85,13 @@ def show_claims(row: Row) -> str:
     return ", ".join(f"{times} {claim}" for claim, times in row.claims.items())
 
 
-def cells(row: Row, floor: float | None, trick: float | None) -> list[str]:
+def cells(row: Row, comparing: Sequence[Column]) -> list[str]:
     """One row of a table, without its name."""
-    p50 = percentile(row.ns, 50)
-    ratios = [show_ratio(ratio(p50, floor)), show_ratio(ratio(trick, p50))] if row.whole else ["void", "void"]
     return [
         show_delivered(row),
         *(show_time(percentile(row.ns, percent)) for percent in PERCENTILES),
         show_time(median(row.cpu_ns)),
-        *ratios,
+        *(column.show(row) for column in comparing),
         show_left(row.threads),
         show_left(row.descriptors),
     ]
@@ -147,18 +114,16 @@ def fastest(rows: Sequence[Row]) -> str:
 
 def latency_table(table: Table) -> Grid:
     """All rows of one scenario."""
-    names = ("contender", "delivered", "p50", "p99", "p99.9", "max", "CPU", "÷C", "trick÷", "thr", "fd")
-    made = grid(f"{table.scenario.name}: {table.scenario.title}", *names)
-    p50s = [
-        percentile(row.ns, 50) if row and row.whole else None for row in (table.row(FLOOR.name), table.row(TRICK.name))
-    ]
+    comparing = comparisons(table)
+    names = ("contender", "delivered", "p50", "p99", "p99.9", "max", "CPU", *(each.name for each in comparing))
+    made = grid(f"{table.scenario.name}: {table.scenario.title}", *names, "thr", "fd")
     best = fastest(table.rows)
     for row in table.rows:
         if row.ns:
             style = "red" if not row.whole else "green" if row.contender == best else ""
-            made.add_row(row.contender, *cells(row, *p50s), style=style)
+            made.add_row(row.contender, *cells(row, comparing), style=style)
         else:
-            made.add_row(row.contender, *[NOTHING] * (len(names) - 1), style="dim")
+            made.add_row(row.contender, *[NOTHING] * (len(made.columns) - 1), style="dim")
     return made
 
 
@@ -176,6 +141,7 @@ def remarks(table: Table) -> list[str]:
     found += [f"First post after others had the core, p50: {'; '.join(cold)}."] if cold else []
     aside = [f"{row.contender} {show_time(median(row.aside_ns))}" for row in table.rows if row.aside_ns]
     found += [f"CPU around each call and in threads, p50: {'; '.join(aside)}."] if aside else []
+    found += [meaning] if (meaning := comparisons_mean(table.scenario)) else []
     if (burst := table.scenario.burst) > 1:
         found.append(OF_BURSTS.format(burst=burst))
     plain = [known.name for known in CONTENDERS if table.scenario.tls and not known.speaks_tls]

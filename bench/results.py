@@ -23,6 +23,7 @@ class Row(NamedTuple):
     rounds: list[int] = []  # noqa: RUF012 - as above; -1: not interleaved, made alongside the others
     cold_ns: list[int] = []  # noqa: RUF012 - as above; the first post of each round
     aside_ns: list[int] = []  # noqa: RUF012 - as above; CPU per post, outside of the call, of one that works there
+    whole_cpu_ns: list[int] = []  # noqa: RUF012 - as above; CPU per post in the call and outside of it, one per round
     sent: int = 0  # posts that raised nothing: timed, cold, and to warm up
     delivered: int | None = None  # of these, whole at the receiver with the right hash; None: nobody counted
     twice: int = 0  # bodies that arrived more than once

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import certificates, counter, network
-from .contenders import Contender, Target
 from .floor import NoFloorError, compile_floor
 from .processes import LOOPBACK, ReceiverProcess, choose_cores, here
+from .ways import Target
 from .worker import Assignment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from .certificates import Certificates
+    from .contenders import Contender
     from .processes import Cores
     from .scenarios import Scenario
 
@@ -47,7 +48,7 @@ class Bench(NamedTuple):
         url = f"{'https' if tls else 'http'}://{host}:{port}{PATH}"
         # Whoever waits for a late answer posts alone: between the posts of a burst the others' callers do not wait.
         burst = 1 if contender.waits and scenario.busy else scenario.burst
-        target = Target(url, host, port, PATH, tls is not None, str(self.certificates.authority), burst)
+        target = Target(url, host, port, PATH, tls is not None, str(self.certificates.authority), burst, scenario.apart)
         asleep = self.receiver.asleep if scenario.timed else None
         return Assignment(contender.name, target, scenario.kind, str(self.counters), slot, asleep)
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from .report import NOTHING, disturbed, goal_table, grid, section, show_claims, show_delivered, show_time
+from .figures import NOTHING, show_time
+from .report import disturbed, goal_table, grid, section, show_claims, show_delivered
 from .stats import percentile
 
 if TYPE_CHECKING:

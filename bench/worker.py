@@ -4,7 +4,8 @@
 input with one line of JSON, and ends with standard input, and with its parent.
 
 - `block FIRST POSTS LIMIT_NS`: posts in bursts (mostly of one), each burst when the receiver sleeps and all that came
-  before is accounted for, its posts back to back. Returns a `Block`.
+  before is accounted for, its posts back to back, no sooner after the one before than the target says. Returns a
+  `Block`.
 - `pace FIRST POSTS INTERVAL_NS`: posts at a fixed rate, whatever became of those before, as the traffic of many users
   would. Each is timed from when it was to begin: what a slow one delays counts as well (wrk2's way). Returns a `Block`.
 - `settle`: reads the answers that are there, and returns the `Ledger` of a contender that keeps one, else null.
@@ -17,19 +18,21 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
-from .contenders import KNOWN, LINGER, Target, Way
+from .contenders import KNOWN
 from .counter import Counters
 from .descriptors import allow_many_descriptors
 from .payload import body
+from .ways import Span, Target, Way
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .contenders import Post
     from .payload import Body, Kind
+    from .ways import Post, Said
 
 # How long a worker waits for the receiver to account for a burst; hundreds of times what it takes.
 PACE_NS = 250_000_000
@@ -120,23 +123,37 @@ def yield_processor() -> None:
         os.sched_yield()
 
 
-def timed(post: Post, content: Body, begins: int | None = None) -> tuple[int, int, str, str]:
-    """Make one post: nanoseconds from when it `begins` (None: now), CPU nanoseconds, what it claims, and its error."""
-    claim = error = ""
+class Timed(NamedTuple):
+    """What came of one post."""
+
+    ns: int
+    cpu_ns: int
+    claim: str
+    error: str
+
+    @classmethod
+    def of(cls, ns: int, cpu_ns: int, said: Said | Exception) -> Timed:
+        """Tell by what it returned or raised; one that looked at its own clock knows better what it took."""
+        if isinstance(said, Span):
+            return cls(*said, "", "")
+        if isinstance(said, Exception):
+            return cls(ns, cpu_ns, "", f"{type(said).__name__}: {said}")
+        if said is False:
+            return cls(ns, cpu_ns, "", "dropped")
+        return cls(ns, cpu_ns, "" if said is None or said is True else said.delivery, "")
+
+
+def timed(post: Post, content: Body, begins: int | None = None) -> Timed:
+    """Make one post, timed from when it `begins` (None: now)."""
+    said: Said | Exception
     cpu = time.process_time_ns()
     start = time.perf_counter_ns()
     try:
-        receipt = post(content)
+        said = post(content)
     except Exception as failure:  # noqa: BLE001 - whatever a contender raises is a result, shown in its row
-        end = time.perf_counter_ns()
-        error = f"{type(failure).__name__}: {failure}"
-    else:
-        end = time.perf_counter_ns()
-        if receipt is False:
-            error = "dropped"
-        elif receipt is not None and receipt is not True:
-            claim = receipt.delivery
-    return end - (begins or start), time.process_time_ns() - cpu, claim, error
+        said = failure
+    end = time.perf_counter_ns()
+    return Timed.of(end - (begins or start), time.process_time_ns() - cpu, said)
 
 
 def prepare(way: Way, pace: Pace | None) -> int:
@@ -163,14 +180,12 @@ def cpu_of_other_threads() -> int:
 
 
 class Posts:
-    """Posts by one contender, and what came of them."""
+    """The posts of one block, and what came of them."""
 
-    def __init__(self, way: Way, kind: Kind, first: int) -> None:
-        self.way = way
+    def __init__(self, kind: Kind, first: int) -> None:
         self.kind = kind
         self.first = first
         self.made = Block(first=first, unpaced=0, claims=[], ns=[], cpu_ns=[], aside_ns=[], errors={})
-        self._others = cpu_of_other_threads()
 
     def __len__(self) -> int:
         return len(self.made["ns"])
@@ -180,12 +195,8 @@ class Posts:
         first = self.first + len(self)
         return [body(number, self.kind) for number in range(first, first + count)]
 
-    def post(self, contents: list[Body], aside: int, begins: int | None = None) -> None:
-        """Make a burst, then note its posts; `aside` was spent on all of them before."""
-        burst = [timed(self.way.post, content, begins) for content in contents]
-        others = cpu_of_other_threads()
-        aside_each = (aside + others - self._others) // len(burst)
-        self._others = others
+    def note(self, burst: list[Timed], aside: int) -> None:
+        """Note what was made; `aside` was spent on all of it, outside of the calls."""
         made = self.made
         for ns, cpu_ns, claim, error in burst:
             if error:
@@ -193,44 +204,65 @@ class Posts:
             made["ns"].append(ns)
             made["cpu_ns"].append(cpu_ns)
             made["claims"].append(claim)
-            made["aside_ns"].append(aside_each)
+            made["aside_ns"].append(aside // len(burst))
 
 
-def block(posts: Posts, pace: Pace | None, burst: int, most: int, limit_ns: int) -> Block:
-    """Make at most so many posts, and begin no burst after the limit (but the first)."""
-    end = time.perf_counter_ns() + limit_ns
-    while len(posts) < most:
-        if len(posts) and time.perf_counter_ns() > end:
-            break
-        contents = posts.next_bodies(min(burst, most - len(posts)))
-        posts.post(contents, prepare(posts.way, pace))
-        if pace:
-            posts.made["unpaced"] += pace.unsettled(len(contents))
-    return posts.made
+class Caller:
+    """Posts by one contender, for as long as its worker lives."""
+
+    def __init__(self, way: Way, target: Target, pace: Pace | None = None) -> None:
+        self.way = way
+        self._target = target
+        self._pace = pace
+        self._others = cpu_of_other_threads()
+
+    def post(self, posts: Posts, contents: list[Body], aside: int, begins: int | None = None) -> None:
+        """Make a burst, and note it; `aside` was spent on it before. Threads may have worked since the last burst."""
+        burst = [timed(self.way.post, content, begins) for content in contents]
+        others = cpu_of_other_threads()
+        posts.note(burst, aside + others - self._others)
+        self._others = others
+
+    def block(self, posts: Posts, most: int, limit_ns: int) -> Block:
+        """Make at most so many posts, and begin no burst after the limit (but the first)."""
+        begins = time.perf_counter_ns()
+        end = begins + limit_ns
+        while len(posts) < most and not (len(posts) and time.perf_counter_ns() > end):
+            contents = posts.next_bodies(min(self._target.burst, most - len(posts)))
+            aside = prepare(self.way, self._pace)
+            wait_until(begins)
+            begins = time.perf_counter_ns() + round(self._target.apart * 1e9)
+            self.post(posts, contents, aside)
+            if self._pace:
+                posts.made["unpaced"] += self._pace.unsettled(len(contents))
+        return posts.made
+
+    def at_fixed_rate(self, posts: Posts, most: int, interval_ns: int) -> Block:
+        """Make so many posts, one every interval; each that cannot begin in time begins at once."""
+        begins = time.perf_counter_ns() + RUN_UP_NS
+        for _ in range(most):
+            contents = posts.next_bodies(1)
+            wait_until(begins)
+            self.post(posts, contents, 0, begins)
+            begins += interval_ns
+        return posts.made
 
 
-def at_fixed_rate(posts: Posts, most: int, interval_ns: int) -> Block:
-    """Make so many posts, one every interval; each that cannot begin in time begins at once."""
-    begins = time.perf_counter_ns() + RUN_UP_NS
-    for _ in range(most):
-        contents = posts.next_bodies(1)
-        while (left := begins - time.perf_counter_ns()) > 0:
-            if left > AWAKE_NS:
-                time.sleep((left - AWAKE_NS) / 1e9)
-            else:
-                yield_processor()
-        posts.post(contents, 0, begins)
-        begins += interval_ns
-    return posts.made
+def wait_until(ns: int) -> None:
+    """Wait, at the end awake."""
+    while (left := ns - time.perf_counter_ns()) > 0:
+        if left > AWAKE_NS:
+            time.sleep((left - AWAKE_NS) / 1e9)
+        else:
+            yield_processor()
 
 
 def settle(way: Way) -> dict[str, object] | None:
-    """Let a Sender read what has been answered, and open its connections; returns its books."""
-    if way.sender is None:
-        return None
-    way.sender.flush(LINGER)
+    """Let a contender read what has been answered, and open its connections; returns its books, if it keeps any."""
+    if way.sender is not None:
+        way.sender.flush()
     way.between()
-    return way.sender.stats._asdict()
+    return None if way.sender is None else way.sender.stats._asdict()
 
 
 def end_with_parent() -> None:
@@ -243,10 +275,12 @@ def end_with_parent() -> None:
 
 def prepared(assignment: Assignment) -> Way:
     """Let the contender make its preparations."""
-    make = KNOWN[assignment.contender].make
-    if make is None:
-        raise SystemExit(f"{assignment.contender} is a program of its own")
-    made = make(assignment.target)
+    contender = KNOWN[assignment.contender]
+    if contender.make is None or contender.loop:
+        raise SystemExit(f"{assignment.contender} has a worker of its own: {contender.worker}")
+    made = contender.make(assignment.target)
+    if isinstance(made, Awaitable):
+        raise TypeError(f"{assignment.contender} needs an event loop, and says nothing of it")
     return made if isinstance(made, Way) else Way(made)
 
 
@@ -262,21 +296,17 @@ def main() -> None:
     end_with_parent()
     allow_many_descriptors()
     assignment = Assignment.from_json(sys.argv[1])
-    way = prepared(assignment)
-    pace = pace_of(assignment)
+    caller = Caller(prepared(assignment), assignment.target, pace_of(assignment))
     print("ready", flush=True)
     for line in sys.stdin:
         order, *numbers = line.split()
         answer: Block | dict[str, object] | None
         if order == "settle":
-            answer = settle(way)
+            answer = settle(caller.way)
         else:
             first, most, ns = map(int, numbers)
-            posts = Posts(way, assignment.kind, first)
-            if order == "block":
-                answer = block(posts, pace, assignment.target.burst, most, ns)
-            else:
-                answer = at_fixed_rate(posts, most, ns)
+            posts = Posts(assignment.kind, first)
+            answer = caller.block(posts, most, ns) if order == "block" else caller.at_fixed_rate(posts, most, ns)
         print(json.dumps(answer), flush=True)
 
 

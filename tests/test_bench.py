@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from bench import delivery, nginx, openloop, options, syscalls, worker
-from bench.contenders import CONTENDERS, KNOWN, NOW, SENDER, SENDER_THREAD, Way
+from bench import columns, delivery, loggers, loopworker, nginx, openloop, options, syscalls, worker
+from bench.contenders import (
+    AIO_SENDER,
+    AIOHTTP,
+    CONTENDERS,
+    KNOWN,
+    NOW,
+    OURS,
+    POST_HANDLER,
+    SENDER,
+    SENDER_THREAD,
+)
 from bench.lanes import contradiction
 from bench.ledger import Ledger
 from bench.network import missing as missing_network
+from bench.payload import payload
 from bench.processes import ChildError
 from bench.report import broken_promises
 from bench.results import Row, Table
 from bench.scenarios import SCENARIOS, Scenario
 from bench.stage import open_bench
 from bench.stats import not_ranked
+from bench.ways import AsyncWay, Span, Target, Way
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +47,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 SECONDS = 55
+NOWHERE = Target("http://127.0.0.1:9/", "127.0.0.1", 9, "/", tls=False, cafile=None)
+BY_THREAD = {SENDER_THREAD.name, POST_HANDLER.name}
+WITH_BOOKS = {SENDER.name, AIO_SENDER.name, *BY_THREAD}
 
 
 def bench(*arguments: str, variables: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -49,15 +67,19 @@ def bench(*arguments: str, variables: Mapping[str, str] | None = None) -> subpro
 
 def check_row(row: Row, scenario: Scenario) -> None:
     name = row.contender
-    if name.startswith(("rawfnf", "Sender")):
+    if lack := KNOWN[name].lacks:
+        assert lack in row.note
+        return
+    if name in {*OURS, AIOHTTP.name} or scenario.within:
         assert row.sent
         assert row.sent == row.delivered, row
         assert len(row.ns) == len(row.cpu_ns) > 0
         assert not row.note
-        assert row.threads == (name == SENDER_THREAD.name)
-    if name.startswith("rawfnf"):
+    if name in OURS:
+        assert row.threads == (name in BY_THREAD)
+    if name.startswith(("rawfnf", "aio.post")):
         assert row.descriptors == 0
-    if name in {SENDER.name, SENDER_THREAD.name}:
+    if name in WITH_BOOKS:
         assert row.claims == {"answered 200": row.sent}
     if not (KNOWN[name].waits and scenario.busy):  # who waits for late answers posts alone, alongside the others
         assert row.sent % scenario.burst == 0
@@ -69,11 +91,12 @@ def scenario_named(name: str) -> Scenario:
 
 def test_a_short_run_counts_what_arrived_and_writes_samples_and_picture(tmp_path: Path) -> None:
     out, plot = tmp_path / "samples.json", tmp_path / "plot.png"
-    names = ["at-once", "burst-tls1.3", "far-tls1.3", "burst-200ms"]
-    done = bench("--seconds", "1", *(f"--scenario={name}" for name in names), "--json", str(out), "--plot", str(plot))
+    names = ["at-once", "burst-tls1.3", "far-tls1.3", "asyncio", "burst-asyncio", "logging", "burst-200ms"]
+    done = bench("--seconds", "2", *(f"--scenario={name}" for name in names), "--json", str(out), "--plot", str(plot))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "numbers to reach" in done.stdout
     assert "posts back to back, p50" in done.stdout
+    assert "HTTPHandler ÷ PostHandler" in done.stdout
     run = json.loads(out.read_text())
     assert {"Python", "system", "OpenSSL", "h11", "requests", "urllib3", "urllib3's file"} <= run["metadata"].keys()
     assert [table["scenario"]["name"] for table in run["tables"]] == names
@@ -101,11 +124,90 @@ def test_a_contender_gets_ready_before_a_burst_and_never_within() -> None:
         nonlocal done
         done += " "
 
-    made = worker.block(worker.Posts(Way(post, between), "json", 0), None, burst=4, most=10, limit_ns=10**12)
+    caller = worker.Caller(Way(post, between), NOWHERE._replace(burst=4))
+    made = caller.block(worker.Posts("json", 0), most=10, limit_ns=10**12)
     assert done == " 0123 4567 89"
     assert len(made["ns"]) == len(made["aside_ns"]) == 10
-    late = worker.block(worker.Posts(Way(post, between), "json", 0), None, burst=4, most=10, limit_ns=-1)
+    late = caller.block(worker.Posts("json", 0), most=10, limit_ns=-1)
     assert len(late["ns"]) == 4
+
+
+def test_in_a_loop_what_posts_began_is_done_before_the_next_burst_and_its_cpu_counts() -> None:
+    done = ""
+
+    async def work() -> None:
+        nonlocal done
+        await asyncio.sleep(0)
+        sum(range(100_000))
+        done += "."
+
+    async def measured() -> worker.Block:
+        tasks: list[asyncio.Task[None]] = []
+
+        async def post(content: Body) -> None:
+            nonlocal done
+            done += str(int(content["json"]["id"]))
+            tasks.append(asyncio.create_task(work()))
+
+        async def finish() -> None:
+            nonlocal done
+            await asyncio.gather(*tasks)
+            done += " "
+
+        caller = loopworker.AsyncCaller(AsyncWay(post, finish), NOWHERE._replace(burst=2), None)
+        return await caller.block(worker.Posts("json", 0), most=5, limit_ns=10**12)
+
+    made = asyncio.run(measured())
+    assert done == "01.. 23.. 4. "
+    assert len(made["ns"]) == 5
+    assert min(made["aside_ns"]) > 10 * max(made["cpu_ns"])  # making a task costs next to nothing, its work does
+
+
+def test_bursts_begin_no_sooner_than_told() -> None:
+    caller = worker.Caller(Way(lambda _body: None), NOWHERE._replace(apart=0.01))
+    start = time.perf_counter()
+    caller.block(worker.Posts("json", 0), most=4, limit_ns=10**12)
+    assert time.perf_counter() - start >= 3 * 0.01
+
+
+def test_a_worker_without_an_event_loop_refuses_a_contender_that_needs_one() -> None:
+    with pytest.raises(SystemExit, match="loopworker"):
+        worker.prepared(worker.Assignment(AIOHTTP.name, NOWHERE, "json"))
+
+
+def test_a_contender_whose_package_is_missing_says_which() -> None:
+    assert AIOHTTP._replace(needs=("json", "no_such_package")).lacks == "pip install no_such_package"
+    assert NOW.lacks == ""
+
+
+def test_a_record_that_is_logged_has_the_body_that_is_expected() -> None:
+    logged: list[str] = []
+
+    class Kept(logging.Handler):
+        def handle(self, record: logging.LogRecord) -> bool:
+            logged.append(record.getMessage())
+            logged.append(json.dumps(record.__dict__))
+            return True
+
+    factory = logging.getLogRecordFactory()
+    logger = logging.getLogger(loggers.NAME)
+    try:
+        span = loggers.logged_by(Kept())({"json": payload(7)})
+    finally:
+        logging.setLogRecordFactory(factory)
+        logger.handlers.clear()
+    expected = loggers.record_of(payload(7))
+    assert logged == [expected.getMessage(), json.dumps(expected.__dict__)]
+    assert isinstance(span, Span)
+    assert span.ns > 0
+
+
+def test_the_cpu_of_a_row_that_lost_something_is_void() -> None:
+    rows = [Row(name, ns=[1], sent=1, delivered=1, whole_cpu_ns=[cpu]) for name, cpu in (("one", 30), ("other", 50))]
+    (one, other), lost = rows, rows[0]._replace(delivered=0)
+    assert columns.whole_cpu(one) == 30
+    assert columns.whole_cpu(other) == 50
+    assert columns.whole_cpu(lost) is None
 
 
 @pytest.mark.parametrize("contender", [NOW.name, SENDER.name, SENDER_THREAD.name])

@@ -1,0 +1,70 @@
+"""What the rows of a table are compared by, in two columns: that depends on what their posts come from."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import TYPE_CHECKING, NamedTuple
+
+from .contenders import AIOHTTP, FLOOR, HTTP_HANDLER, TRICK
+from .figures import show_ratio, show_time
+from .stats import percentile, ratio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .results import Row, Table
+    from .scenarios import Scenario, Within
+
+MEANINGS: dict[Within, str] = {
+    "": "",
+    "asyncio": (
+        "all CPU: user + system per post, until the answer is read and what the next post needs is there; median of "
+        "the rounds. task÷: the aiohttp task's all CPU ÷ this one's. To make that task, its p50, is not to have posted."
+    ),
+    "logging": (
+        "p50 to max: of handle(), called by logger.info(). A record is logged 20 ms after the one before, or when that "
+        "has arrived (of QueueHandler: is answered; its thread does one after the other). all CPU: of handle() and of "
+        "threads, per record; median of the rounds. HTTP÷: HTTPHandler's p50 ÷ this p50."
+    ),
+}
+
+
+class Column(NamedTuple):
+    """One of the two."""
+
+    name: str
+    show: Callable[[Row], str]
+
+
+def p50(row: Row | None) -> int | None:
+    """Return how long the caller was held, median, but only of a row that lost nothing: any other is void."""
+    return percentile(row.ns, 50) if row and row.whole else None
+
+
+def whole_cpu(row: Row | None) -> float | None:
+    """Return the CPU per post, in the calls and around them, median of the rounds; as above."""
+    return median(row.whole_cpu_ns) if row and row.whole and row.whole_cpu_ns else None
+
+
+def comparisons(table: Table) -> tuple[Column, Column]:
+    """Return both."""
+    floor, trick, aiohttp, handler = (table.row(each.name) for each in (FLOOR, TRICK, AIOHTTP, HTTP_HANDLER))
+    all_cpu = Column("all CPU", lambda row: show_time(whole_cpu(row)))
+    if table.scenario.within == "asyncio":
+        return all_cpu, Column("task÷", lambda row: compare(row, whole_cpu(aiohttp), whole_cpu(row)))
+    if table.scenario.within == "logging":
+        return all_cpu, Column("HTTP÷", lambda row: compare(row, p50(handler), p50(row)))
+    return (
+        Column("÷C", lambda row: compare(row, p50(row), p50(floor))),
+        Column("trick÷", lambda row: compare(row, p50(trick), p50(row))),
+    )
+
+
+def compare(row: Row, one: float | None, other: float | None) -> str:
+    """Return a ratio in which the row takes part."""
+    return show_ratio(ratio(one, other)) if row.whole else "void"
+
+
+def comparisons_mean(scenario: Scenario) -> str:
+    """Say what a reader cannot guess."""
+    return MEANINGS[scenario.within]
