@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import array
+import asyncio
 import gzip
 import io
+import logging
 import sys
 import tempfile
 from collections import OrderedDict
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from typing_extensions import assert_type
 
@@ -18,6 +20,7 @@ import rawfnf
 from rawfnf import (
     ConnectError,
     Origin,
+    Probe,
     RawfnfError,
     Receipt,
     Request,
@@ -26,8 +29,11 @@ from rawfnf import (
     SendError,
     Stats,
     Timings,
+    aio,
     post,
+    probe,
 )
+from rawfnf.handler import PostHandler
 
 if TYPE_CHECKING:
     import ctypes
@@ -150,10 +156,13 @@ def every_option(fields: Mapping[str, str], query: dict[str, str], context: ssl.
 
 
 def what_a_receipt_tells(receipt: Receipt) -> None:
+    assert_type(receipt.delivery, Literal["sent", "acked", "answered"])
     assert_type(receipt.status, int | None)
     assert_type(receipt.bytes_sent, int)
+    assert_type(receipt.peer, tuple[str, int] | str)
     assert_type(receipt.tls_version, str | None)
     assert_type(receipt.timings, Timings)
+    assert_type(receipt.timings.handshake, float)
     if receipt.delivery == "answered" and receipt.status is not None and receipt.status >= 400:
         print(receipt.peer)
     resolve, connect, handshake, send, close = receipt.timings
@@ -170,8 +179,9 @@ def a_request() -> None:
     assert_type(request.origin.scheme, str)
     assert_type(request.origin.host, str)
     assert_type(request.origin.port, int)
+    scheme, host, port = request.origin
     version: str = rawfnf.__version__
-    print(version)
+    print(scheme, host, port, version)
 
 
 def a_sender(pieces: Iterable[bytes], event: Event) -> None:
@@ -248,7 +258,108 @@ def every_error() -> None:
         assert_type(error.errno, int | None)
 
 
-def what_is_refused(request: Request) -> None:
+async def awaited_posts(pieces: Iterable[bytes], event: Event, context: ssl.SSLContext) -> None:
+    receipt = await aio.post(
+        URL,
+        {"a": 1},
+        json=None,
+        params=[("a", "1")],
+        headers={"X-A": b"1"},
+        auth=("user", b"password"),
+        method="PUT",
+        timeout=None,
+        closing="answered",
+        linger=1,
+        ssl_context=context,
+        connect_to=("10.0.0.7", 8443),
+        source_address=("127.0.0.1", 0),
+    )
+    assert_type(receipt, Receipt)
+    receipts = await asyncio.gather(aio.post(URL, b"bytes"), aio.post(URL, json=event), aio.post(URL, pieces))
+    print([receipt.delivery for receipt in receipts])
+    task = asyncio.create_task(aio.post(URL, closing=None, connect_to=Path("/run/agent.sock")))
+    assert_type(await task, Receipt)
+
+
+async def an_awaited_sender(event: Event, fields: Mapping[str, str]) -> None:
+    async with aio.Sender(URL, spares=2) as sender:
+        assert_type(sender, aio.Sender)
+        await sender.warm()
+        assert_type(await sender.post(b"bytes"), bool)
+        await sender.post("text", headers={"Idempotency-Key": "1"}, params={"a": 1}, path="/devices/7")
+        await sender.post(json=event)
+        assert_type(await sender.pump(), float | None)
+        if not await sender.flush(0.5) and not await sender.flush(timeout=None):
+            assert_type(sender.stats, Stats)
+    await sender.close()
+    aio.Sender(URL, headers=fields, timeout=None, closing="now", max_held=64, when_busy="drop", background=False)
+
+
+def a_probe(context: ssl.SSLContext, event: Event) -> None:
+    found = probe(
+        URL,
+        b"body",
+        params={"a": "1"},
+        headers={"X-A": "1"},
+        auth=("user", "password"),
+        method="PUT",
+        timeout=None,
+        linger=2,
+        ssl_context=context,
+        connect_to=Path("/run/agent.sock"),
+        source_address="127.0.0.1",
+        attempts=3,
+        idle=0.5,
+    )
+    assert_type(found, Probe)
+    assert_type(probe(URL, json=event).code, str | None)
+    assert_type(found.status, int | None)
+    assert_type(found.round_trip, float | None)
+    assert_type(found.answered.statuses, dict[int, int])
+    assert_type(found.faster, tuple[str, ...])
+    if found.now is not None and found.now.possible:
+        print(found.now.answered / found.now.posts, found.now.why)
+    if found.tls is not None and found.tls.not_after is not None:
+        print(found.tls.not_after.isoformat(), found.tls.tickets)
+    for address in found.addresses:
+        assert_type(address, tuple[str, int] | str)
+
+
+class ShopHandler(PostHandler):
+    """Says for whom it logs."""
+
+    def mapLogRecord(self, record: logging.LogRecord) -> dict[str, object]:  # noqa: N802  # HTTPHandler's name
+        return {**super().mapLogRecord(record), "service": "shop"}
+
+
+def a_handler(fields: Mapping[str, str], context: ssl.SSLContext) -> None:
+    handler: logging.Handler = PostHandler(URL)
+    logging.getLogger().addHandler(handler)
+    shop = ShopHandler(
+        URL,
+        level=logging.WARNING,
+        params={"a": "1"},
+        headers=fields,
+        auth=("user", "password"),
+        method="PUT",
+        timeout=None,
+        closing="acked",
+        linger=1,
+        ssl_context=context,
+        connect_to=("10.0.0.7", 8443),
+        source_address="127.0.0.1",
+        spares=4,
+        max_held=64,
+    )
+    shop.setFormatter(logging.Formatter("%(message)s"))
+    assert_type(shop.stats, Stats)
+    assert_type(shop.dropped, int)
+    shop.flush()
+    shop.close()
+    PostHandler(URL, level="INFO", connect_to="/run/agent.sock")
+
+
+def what_is_refused(request: Request, receipt: Receipt) -> None:
     post()  # type: ignore[call-arg]
     post(b"http://h/")  # type: ignore[arg-type]
     post(URL, 5)  # type: ignore[arg-type]
@@ -265,6 +376,39 @@ def what_is_refused(request: Request) -> None:
     post(URL, connect_to=8080)  # type: ignore[arg-type]
     post(URL, linger=None)  # type: ignore[arg-type]
     request.encode(b"", method="PUT")  # type: ignore[call-arg]
+    post(URL, ssl_context=True)  # type: ignore[arg-type]
+    post(URL, source_address=("127.0.0.1", "0"))  # type: ignore[arg-type]
+    print(receipt.status + 1)  # type: ignore[operator]
+    receipt.status = 204  # type: ignore[misc]
+    print(receipt.delivery == "lost")  # type: ignore[comparison-overlap]
+    print(receipt.answer)  # type: ignore[attr-defined]
+
+
+async def what_is_to_be_awaited(sender: aio.Sender) -> None:
+    aio.post(URL)  # type: ignore[unused-coroutine]
+    sender.post(b"body")  # type: ignore[unused-coroutine]
+    print(aio.post(URL).status)  # type: ignore[attr-defined]
+    await aio.post(URL, 5)  # type: ignore[arg-type]
+    await aio.post(URL, closing="later")  # type: ignore[arg-type]
+    await sender.post(b"body", closing="now")  # type: ignore[call-arg]
+    aio.Sender(URL, when_busy="raise")  # type: ignore[arg-type]
+    with sender:  # type: ignore[attr-defined]
+        pass
+    async with Sender(URL):  # type: ignore[attr-defined]
+        pass
+
+
+def what_a_probe_and_a_handler_refuse(handler: PostHandler) -> None:
+    probe()  # type: ignore[call-arg]
+    probe(URL, closing="now")  # type: ignore[call-arg]
+    probe(URL, attempts=2.5)  # type: ignore[arg-type]
+    probe(URL, idle=None)  # type: ignore[arg-type]
+    PostHandler()  # type: ignore[call-arg]
+    PostHandler(URL, logging.INFO)  # type: ignore[call-arg]
+    PostHandler(URL, level=None)  # type: ignore[arg-type]
+    PostHandler(URL, background=True)  # type: ignore[call-arg]
+    PostHandler(URL, when_busy="wait")  # type: ignore[call-arg]
+    handler.post(b"body")  # type: ignore[attr-defined]
 
 
 def what_a_sender_refuses(sender: Sender) -> None:
