@@ -31,8 +31,8 @@ def _reader(method: bytes) -> h11.Connection:
 def _whole(method: bytes, data: bytes) -> int | None:
     """Return the status of an answer that is all there; None if more is to come, or it is none.
 
-    What h11 says of the same bytes is the same: a server repeats itself, but for the second in its Date, and to read an
- X
+    What h11 says of the same bytes is the same. A server repeats itself, but for the second in its Date, and to read an
+    answer takes h11 some 35 µs, as long as all the rest of a post on a spare.
     """
     answer = Answer(method)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import ssl
@@ -14,6 +15,7 @@ import pytest
 import trustme
 
 import rawfnf
+import rawfnf.aio
 from bench.network import missing, network
 from tests.peers import AF_UNIX, HttpServer, Recorder, recording, server_context, until
 
@@ -22,6 +24,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.network import Network
+
+
+try:
+    import uvloop
+except ImportError:
+    uvloop = None  # type: ignore[assignment]
+else:
+    uvloop.new_event_loop().close()  # the first one opens a pipe that libuv keeps
 
 
 class Ended(NamedTuple):
@@ -81,6 +91,30 @@ def post_by_sender(url: str, data: Any = None, *, json: object = None, closing: 
         return ending(sender.stats)
 
 
+async def post_by_aio_sender(
+    url: str, data: Any = None, *, json: object = None, closing: Any = None, **options: Any
+) -> Ended:
+    """As post_by_sender, awaited."""
+    closing = closing or ("acked" if url.lower().startswith("https:") else "now")
+    async with rawfnf.aio.Sender(url, closing=closing, **options) as sender:
+        try:
+            handed_over = await sender.post(data, json=json)
+        except BaseException:
+            assert sender.stats == rawfnf.Stats(0, {}, 0, 0, 0, 0, 0, 0, failed=1, spares=0)
+            raise
+        assert handed_over
+        assert await sender.flush()
+        return ending(sender.stats)
+
+
+def new_uvloop() -> asyncio.AbstractEventLoop:
+    """Return an event loop of uvloop's, if there is one for this system."""
+    if uvloop is None:
+        pytest.skip("there is no uvloop for this system")
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
 def ending(stats: rawfnf.Stats) -> Ended:
     """Tell in which term of the account a Sender's only post has ended."""
     assert (stats.posted, stats.held, stats.dropped, stats.failed) == (1, 0, 0, 0)
@@ -91,11 +125,41 @@ def ending(stats: rawfnf.Stats) -> Ended:
     return ended
 
 
-@pytest.fixture(params=[pytest.param(rawfnf.post, id="post"), pytest.param(post_by_sender, id="Sender")])
-def post(request: pytest.FixtureRequest) -> Post:
+def awaited(post: Callable[..., Any], new_loop: Callable[[], asyncio.AbstractEventLoop]) -> Iterator[Post]:
+    """Make a coroutine function an ordinary one, which runs an event loop: until it is done, and not one turn more."""
+    loop = new_loop()
+    loop.run_until_complete(asyncio.sleep(0))  # uvloop opens what it needs only now
+
+    def run(*args: Any, **options: Any) -> Outcome:
+        task = loop.create_task(post(*args, **options))
+        try:
+            outcome: Outcome = loop.run_until_complete(task)
+        except KeyboardInterrupt:
+            task.cancel()  # as asyncio.run() does
+            loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
+            raise
+        return outcome
+
+    yield run
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+
+
+@pytest.fixture(params=["post", "Sender", "aio.post", "aio.post-uvloop", "aio.Sender", "aio.Sender-uvloop"])
+def post(request: pytest.FixtureRequest) -> Iterator[Post]:
     """Every way to send one request: the same tests hold for each."""
-    driver: Post = request.param
-    return driver
+    way, _, is_uvloop = request.param.partition("-")
+    if way.startswith("aio."):
+        post = rawfnf.aio.post if way == "aio.post" else post_by_aio_sender
+        yield from awaited(post, new_uvloop if is_uvloop else asyncio.new_event_loop)
+    else:
+        yield rawfnf.post if way == "post" else post_by_sender
+
+
+@pytest.fixture(params=["post", "Sender"])
+def post_waiting(request: pytest.FixtureRequest) -> Post:
+    """The ways that wait in a selector of their own."""
+    return rawfnf.post if request.param == "post" else post_by_sender
 
 
 @pytest.fixture

@@ -1471,10 +1471,10 @@ def descriptors_left(count: int) -> Iterator[None]:
 
 
 @unix
-def test_out_of_descriptors(post: Post) -> None:
+def test_out_of_descriptors(post_waiting: Post) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, descriptors_left(0):
         where = listener.getsockname()
-        error = failure_of(post, f"http://127.0.0.1:{where[1]}/", SMALL)
+        error = failure_of(post_waiting, f"http://127.0.0.1:{where[1]}/", SMALL)
         assert_error(
             error,
             ConnectError,
@@ -1489,10 +1489,11 @@ def test_out_of_descriptors(post: Post) -> None:
 
 @unix
 @pytest.mark.parametrize("closing", ["now", "answered"])
-def test_out_of_descriptors_when_it_comes_to_waiting(post: Post, closing: str) -> None:
+def test_out_of_descriptors_when_it_comes_to_waiting(post_waiting: Post, closing: str) -> None:
     """The socket is the last descriptor: none is left for a selector."""
     with socket.create_server(("127.0.0.1", 0)) as listener, descriptors_left(1):
-        error = failure_of(post, f"http://127.0.0.1:{listener.getsockname()[1]}/", ENDLESS, closing=closing, timeout=1)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        error = failure_of(post_waiting, url, ENDLESS, closing=closing, timeout=1)
         assert type(error) is SendError, repr(error)
         assert (error.host, error.port) == listener.getsockname()
         assert (error.phase, error.errno) == ("send", errno.EMFILE)
@@ -1500,13 +1501,15 @@ def test_out_of_descriptors_when_it_comes_to_waiting(post: Post, closing: str) -
 
 
 @unix
-def test_out_of_descriptors_when_it_comes_to_waiting_for_the_handshake(post: Post, trusting: ssl.SSLContext) -> None:
+def test_out_of_descriptors_when_it_comes_to_waiting_for_the_handshake(
+    post_waiting: Post, trusting: ssl.SSLContext
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         where = listener.getsockname()
         url = f"https://127.0.0.1:{where[1]}/"
-        failure_of(post, url, SMALL, ssl_context=trusting, timeout=0.1)  # loads modules: they are files
+        failure_of(post_waiting, url, SMALL, ssl_context=trusting, timeout=0.1)  # loads modules: they are files
         with descriptors_left(1):
-            error = failure_of(post, url, SMALL, ssl_context=trusting, timeout=1)
+            error = failure_of(post_waiting, url, SMALL, ssl_context=trusting, timeout=1)
     assert_error(
         error, ConnectError, "handshake", "out of descriptors", where=where, cause=OSError, number=errno.EMFILE
     )
@@ -1800,10 +1803,10 @@ def test_http_server_gets_what_was_posted(post: Post, http_server: HttpServer) -
     assert (served.headers["X-Field"], served.headers["Content-Type"]) == ("value", "application/json")
 
 
-def test_eight_threads_post_at_once(post: Post, peer: Recorder) -> None:
+def test_eight_threads_post_at_once(post_waiting: Post, peer: Recorder) -> None:
     bodies = [str(number).encode() * 1000 for number in range(160)]
     with ThreadPoolExecutor(8) as pool:
-        receipts = list(pool.map(lambda body: post(peer.url, body, closing="answered", **peer.options), bodies))
+        receipts = list(pool.map(lambda body: post_waiting(peer.url, body, closing="answered", **peer.options), bodies))
     assert {receipt.status for receipt in receipts} == {204}
     assert sorted(bytes(peer.next().body) for _ in bodies) == sorted(bodies)
 
