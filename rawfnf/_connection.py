@@ -434,6 +434,10 @@ class Connection:
         """
         sock = self._socket
         assert sock is not None
+        if self._look is None:
+            self._look = _tcp.looks(sock)
+            if self._tls is None:
+                return _SPEAKS  # an event will tell if it has spoken already
         try:
             for _ in range(_RECEIVES):
                 data = _tcp.receive(sock)
@@ -449,7 +453,6 @@ class Connection:
         except OSError:  # reset, or no TLS: nobody waits for this connection, so nobody is to be told
             self.abort()
             return None
-        self._look = self._look or _tcp.looks(sock)
         return _SPEAKS
 
     # --- sending ---------------------------------------------------------------------------------------------------
@@ -560,6 +563,8 @@ class Connection:
                 if data is None:
                     return
                 self._take_in(data)
+                if self._answer is not None and self._answer.complete:
+                    return  # what may come behind it is of no use, and to ask in vain takes longer than to receive
             except (OSError, NotAnAnswerError) as error:  # ssl.SSLError is an OSError
                 self._failure, self._eof = error, True
 

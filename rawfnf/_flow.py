@@ -25,7 +25,7 @@ from ._route import checked_closing, checked_seconds, checked_timeout, route_to
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Coroutine
-    from typing import Any, Literal, Protocol
+    from typing import Any, Literal, NoReturn, Protocol
 
     from ._connection import Connection, Wait
     from ._pool import Stats
@@ -135,6 +135,9 @@ class AnySender:
 
     def __repr__(self) -> str:
         return f"<{self._NAME} {self._request!r} {'closed' if self._pool.closed else 'open'}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"a {self._NAME} cannot be pickled or copied: make one in each process")
 
     @property
     def stats(self) -> Stats:

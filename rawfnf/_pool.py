@@ -551,8 +551,10 @@ class Pool:
             self._opening[connection] = _next_look(connection, wait)
             return
         self.addresses.worked(connection.address)
+        older = not self._ready or self._ready[-1].ready_at <= connection.ready_at
         self._ready.append(connection)
-        self._ready.sort(key=lambda spare: spare.ready_at)
+        if not older:
+            self._ready.sort(key=lambda spare: spare.ready_at)
 
     def _note_end(self, connection: Connection, error: ConnectError | None, now: float) -> None:
         if error is None and now - connection.ready_at >= _WELCOME:

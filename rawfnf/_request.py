@@ -274,7 +274,7 @@ def _pairs(given: Any) -> list[tuple[Any, Any]]:
 
 
 @functools.cache
-def _json_encode() -> Callable[[object], str]:
+def json_encode() -> Callable[[object], str]:
     """Return compact json.dumps(), with NaN and infinities refused.
 
     JSONEncoder.encode() makes the C encoder anew for each call, which takes longer than a small object's encoding. That
@@ -304,7 +304,7 @@ def _json_encode() -> Callable[[object], str]:
 
 def _encode_json(value: object) -> bytes:
     try:
-        text: str = _json_encode()(value)
+        text: str = json_encode()(value)
     except RecursionError as error:
         raise RequestError(
             "json cannot be serialised: it holds itself, or is nested beyond the recursion limit"
@@ -425,6 +425,7 @@ if TYPE_CHECKING:
     _Fields: TypeAlias = tuple[tuple[bytes, bytes], ...]
 
 
+@functools.lru_cache(maxsize=64)  # the same fields are given with every call, often: h11 takes 25 µs
 def _length_prefix(method: bytes, target: str, fields: _Fields, content_type: bytes | None) -> bytes:
     """Return h11's head up to the digits of Content-Length, which is its last field."""
     if content_type is not None and all(name.lower() != b"content-type" for name, _ in fields):

@@ -453,12 +453,14 @@ class _Pump:
     async def send_on(
         self, connection: Connection, wait: Wait | None, leaves: Callable[[Connection], bool], *, hold: bool
     ) -> None:
+        if wait is None or leaves(connection):
+            return
         with Waiter(connection) as waiter:
             while True:  # the shape that stays within the `with` when interrupted, see Connection._step()
-                if wait is None or leaves(connection):
-                    break
                 waiter.wait(wait)
                 wait = connection.advance(hold=hold)
+                if wait is None or leaves(connection):
+                    break
 
     # --- the thread
 

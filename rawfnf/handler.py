@@ -27,8 +27,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ._errors import RawfnfError, not_prepared
-from ._request import Request
-from ._request import _json_encode as json_encode  # by which `json` is encoded
+from ._request import Request, json_encode
 from ._sender import QueueingSender, Sender
 
 if TYPE_CHECKING:
