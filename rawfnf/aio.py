@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from ._connection import Connection, Receipt, Wait
     from ._pool import Pool
+    from ._post import Order
     from ._request import Auth, ConnectTo, Data, Fields, Message, Params
     from ._route import Closing, Route
 
@@ -96,24 +97,27 @@ async def post(
         connect_to,
         source_address,
     )
-    route = order.route
-    gate = _gate()
-    deadline = order.deadline(monotonic())
     try:
-        if not await gate.enter(deadline):
-            raise _no_turn(route, gate.size)
-        try:
-            started = monotonic()
-            addresses = route.known or await _resolved(route, deadline)
-            return await _closed(order.connection(addresses, started, deadline))
-        finally:
-            gate.leave()
+        return await _in_turn(order)
     except ConnectError:
         order.rewind()
         raise
     except asyncio.CancelledError as cancelled:
-        _say_that_none_left(cancelled, route)
+        _say_that_none_left(cancelled, order.route)
         raise
+
+
+async def _in_turn(order: Order) -> Receipt:
+    """Post once there is a descriptor for it."""
+    route, gate, deadline = order.route, _gate(), order.deadline(monotonic())
+    if not await gate.enter(deadline):
+        raise _no_turn(route, gate.size)
+    try:
+        started = monotonic()
+        addresses = route.known or await _resolved(route, deadline)
+        return await _closed(order.connection(addresses, started, deadline))
+    finally:
+        gate.leave()
 
 
 async def _closed(connection: Connection) -> Receipt:

@@ -52,7 +52,7 @@ class Server(NamedTuple):
 # --- applications ---------------------------------------------------------------------------------------------------
 
 _DONE = """
-import os, time
+import os, threading
 def done():
     with open(os.environ["DONE"], "ab", buffering=0) as file:
         file.write(b".")
@@ -66,7 +66,7 @@ import http.server, socket, sys
 class Application(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))
-        time.sleep(float(sys.argv[2]))
+        threading.Event().wait(float(sys.argv[2]))
         done()
         self.send_response(200)
         self.end_headers()
@@ -84,7 +84,7 @@ _WSGI = (
     + f"""
 def application(environ, start_response):
     environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-    time.sleep({WORK})
+    threading.Event().wait({WORK})
     done()
     start_response("200 OK", [("Content-Length", "2")])
     return [b"ok"]
