@@ -134,6 +134,7 @@ class Connection:
     """
 
     __slots__ = (
+        "__weakref__",
         "_address",
         "_addresses",
         "_answer",

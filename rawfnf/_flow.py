@@ -56,8 +56,8 @@ if TYPE_CHECKING:
         def desert(self) -> None:
             """Close a forked child's copies of all descriptors."""
 
-        async def renew(self, until: float | None) -> None:
-            """Ask the resolver; ConnectError if it does not tell, and never has."""
+        async def renew(self, until: float | None) -> bool:
+            """Ask the resolver; False if what it said before has to do, ConnectError if it has never said anything."""
 
         async def wait_for(self, fact: Callable[[], bool], until: float | None) -> bool:
             """Wait for a fact about the pool; False if that took too long."""
@@ -176,7 +176,7 @@ class AnySender:
         if message is not None:
             self._pool.let_go(message)
             if isinstance(error, (ConnectError, RequestError)):
-                rewind(message)
+                message.put_back()
 
     def _start(self, message: Message, now: float) -> Started | None:
         """Begin to send on a spare, or else on a new connection; None if neither is to be had without waiting."""
@@ -203,14 +203,15 @@ class AnySender:
             return connection, connection.advance(hold=self._closing != "now"), spare
         except ConnectError:
             self._no_byte_left(message, spare=spare)
+            if not spare:
+                raise
             return None
 
     def _no_byte_left(self, message: Message, *, spare: bool) -> None:
-        """Let a connection go, in an `except`: of a spare's failure nobody needs to know, another connection may do."""
+        """Let go of a connection that failed before it took a byte. After a spare another connection may do."""
         self._pool.let_go(message)
         if not spare:
             self._pool.addresses.failed()
-            raise  # noqa: PLE0704  # what is being handled
 
     async def _hand_over(self, message: Message, started: Started | None, now: float) -> bool:
         """Wait for what a post has to wait for; False if it is dropped instead."""
@@ -226,6 +227,8 @@ class AnySender:
                     started = connection, None, spare
                 except ConnectError:
                     self._no_byte_left(message, spare=spare)
+                    if not spare:
+                        raise
                     now = monotonic()
                     started = self._start(message, now)
         return self._handed_over(started, now)
@@ -249,7 +252,8 @@ class AnySender:
         pool = self._pool
         if self._named and pool.addresses.stale(now):
             pool.raise_if_closed()
-            await self._pump.renew(pool.deadline(now))
+            if not await self._pump.renew(pool.deadline(now)):
+                now = monotonic()  # the time was the resolver's
         connection = pool.connect(message, now)
         if connection is None:
             connection = await self._connection_in_turn(message, now)
@@ -335,12 +339,6 @@ def _checked_count(value: int, name: str, least: int) -> int:
     raise RequestError(f"{name} must be a whole number, {least} or more, not {value!r:.40}")
 
 
-def rewind(message: Message) -> None:
-    """Put a file back where it stood: what has not left can be sent again."""
-    if message.rewind is not None:
-        message.rewind()
-
-
 # --- where a process begins and ends -------------------------------------------------------------------------------
 
 _senders: weakref.WeakSet[AnySender] = weakref.WeakSet()
@@ -348,7 +346,10 @@ _senders: weakref.WeakSet[AnySender] = weakref.WeakSet()
 
 def _close_all() -> None:
     for sender in list(_senders):
-        sender._close_at_exit()  # noqa: SLF001  # this is its own file
+        try:
+            sender._close_at_exit()  # noqa: SLF001  # this is its own file
+        except Exception:  # noqa: BLE001, PERF203  # the others are to be closed all the same
+            sys.excepthook(*sys.exc_info())
 
 
 @functools.cache  # once in a process

@@ -308,6 +308,8 @@ class Pool:
                 if until == now:
                     self.rouse()
             del self._in_hand[connection]
+            if self._queue and connection not in self._held:
+                self.rouse()  # there is room again
 
     def _post_ended(self, how: str) -> None:
         count = self._ended[how] + 1
@@ -342,11 +344,10 @@ class Pool:
             raise RequestError("this Sender is closed: make another one")
 
     def has_room(self, message: Message) -> bool:
-        """Tell whether this post's connection may be held. Those in hand will be, unless they are closed now."""
+        """Tell whether this post may have a connection: so many at most are held, or are about to be."""
         if self._queue and next(iter(self._queue)) != id(message):
             return False
-        coming = 0 if self._closing == "now" else len(self._in_hand)
-        return len(self._held) + coming < self._max_held
+        return len(self._held) + len(self._in_hand) < self._max_held
 
     def queue(self, message: Message) -> None:
         """Let this post wait for room; whoever comes later will not overtake it."""
@@ -383,6 +384,11 @@ class Pool:
     def held(self) -> int:
         """How many posts wait for their closing."""
         return len(self._held) + len(self._left)
+
+    @property
+    def left(self) -> bool:
+        """Tell whether whole requests wait for the driver."""
+        return bool(self._left)
 
     def warm(self, now: float) -> bool:
         """Tell whether all spares are ready."""
@@ -444,6 +450,12 @@ class Pool:
         """Return the one that is to have room next."""
         return next(iter(self._queue.values()), None)
 
+    def seconds_until_due(self) -> float | None:
+        """Return in how many seconds `work` is due if nothing happens before; None: never."""
+        now = monotonic()
+        due = self.next_time(now)
+        return None if due is None else max(0.0, due - now)
+
     def close_oldest(self) -> bool:
         """End the wait of the connection that is held the longest; False if none is. Not while `work` is at it."""
         with self.lock:
@@ -468,9 +480,7 @@ class Pool:
         """Close what is held: nobody will wait for it. Not while `work` is at it."""
         self._abandoned = True
         while self._left:
-            key, count = next(iter(self._left)), self._ended["unanswered"] + 1
-            del self._left[key]  # as in hold(): nothing comes between
-            self._ended["unanswered"] = count
+            self._end_left()
         while self.close_oldest():
             pass
 
@@ -602,8 +612,17 @@ class Pool:
                 self._held[connection] = self._look_at = now  # as in hold(): nothing comes between
                 del self._left[id(message)]
                 self._in_hand.pop(connection, None)
-            self._close(connection, watch)
-            self._again.pop(connection, None)
+            try:
+                self._close(connection, watch)
+            finally:
+                self._again.pop(connection, None)
+
+    def _end_left(self) -> None:
+        """Give up the first of those."""
+        with self.lock:
+            key, count = next(iter(self._left)), self._ended["unanswered"] + 1
+            del self._left[key]  # as in hold(): nothing comes between
+            self._ended["unanswered"] = count
 
     def _left_again(self, connection: Connection, error: RawfnfError) -> bool:
         """Put back what was left whole to us, if it is a spare's that took no byte."""

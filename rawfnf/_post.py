@@ -92,7 +92,7 @@ def post(
     try:
         return _closed(order.connection(route.known or resolved(route, deadline), started, deadline))
     except ConnectError:
-        order.rewind()
+        order.message.put_back()
         raise
 
 
@@ -114,11 +114,6 @@ class Order(NamedTuple):
         connection = Connection(self.route, addresses, started, deadline)
         connection.give(self.message, closing=self.closing, linger=self.linger)
         return connection
-
-    def rewind(self) -> None:
-        """Put a file back where it stood: what has not left can be sent again."""
-        if self.message.rewind is not None:
-            self.message.rewind()
 
 
 def ordered(  # noqa: PLR0917  # every driver's post() has them all, and keywords take time

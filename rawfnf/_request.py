@@ -63,6 +63,11 @@ class Message(NamedTuple):
     stream: Iterator[bytes] | None  # what next() raises is a failure on our side, in the middle of the request
     rewind: Callable[[], object] | None = None  # puts a file back where it stood
 
+    def put_back(self) -> None:
+        """Put a file back where it stood: what has not left can be sent again."""
+        if self.rewind is not None:
+            self.rewind()
+
 
 class Request:
     """An HTTP/1.1 request to one URL, validated once; reusable and thread-safe. It never touches the network.

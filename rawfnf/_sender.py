@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from . import _tcp
 from ._errors import ConnectError, not_prepared
-from ._flow import AnySender, flush_in_worker, rewind, unsuspended
+from ._flow import AnySender, flush_in_worker, unsuspended
 from ._post import LONGEST_WAIT, Waiter, resolved, seconds_until
 from ._route import checked_seconds
 
@@ -109,7 +109,7 @@ class Sender(AnySender):
             self._failed(message, error)
             raise
         if not handed:
-            rewind(message)
+            message.put_back()
         return handed
 
     def warm(self) -> None:
@@ -175,8 +175,9 @@ class QueueingSender(Sender):
     """With when_busy="drop" a post() that neither connects nor waits: without a spare all is left to the thread.
 
     It goes out on the next spare or a new connection, in its turn, while at most `max_held` are held; until then it
-    counts as held. Beyond 10,000 requests or 64 MiB that are left so, post() returns False. One that is left when
-    nothing can be connected to is counted reset. For bytes that do not change; no files or iterables.
+    counts as held. Beyond 10,000 requests or 64 MiB that are left so, post() returns False. What finds nobody to
+    connect to is counted reset; while the name does not resolve it stays held. For bytes that do not change, no files
+    or iterables.
     """
 
     def _in_background(self, spares: int) -> bool:  # noqa: ARG002  # spares or not
@@ -193,14 +194,16 @@ class QueueingSender(Sender):
         return self._pool.leave(message) or super()._drop(message)
 
 
-def _renew(pool: Pool, route: Route, until: float | None) -> None:
-    """Ask the resolver; blocks for as long as that takes. Where it fails, what it said before is still tried."""
+def _renew(pool: Pool, route: Route, until: float | None) -> bool:
+    """Ask the resolver; blocks for as long as that takes. False: it failed, and what it said before is to be tried."""
     try:
         pool.addresses.renew(resolved(route, until), monotonic())
     except ConnectError:
         if not pool.addresses.get():
             raise
         pool.addresses.postpone(monotonic())
+        return False
+    return True
 
 
 def _earlier(one: float | None, other: float | None) -> float | None:
@@ -328,6 +331,8 @@ class _Pump:
                 elif not fact():
                     told = self._follow(until)
             if not follows:
+                if self._pool.left and not self.threaded:  # no thread could be started: the interpreter is to exit
+                    self._resolve()
                 self._turn(until)
             elif not told:
                 self.pump()  # the thread may be asking the resolver, and do nothing else meanwhile
@@ -421,9 +426,7 @@ class _Pump:
         """Do what there is to do now."""
         watch = self._watched()
         self._work(watch, watch.select(0))
-        now = monotonic()
-        due = self._pool.next_time(now)
-        return None if due is None else max(0.0, due - now)
+        return self._pool.seconds_until_due()
 
     def reap(self, most: int) -> None:
         """Look at a few of those that are held, unless somebody is at it already."""
@@ -441,8 +444,8 @@ class _Pump:
 
     # --- a post's waits, which block
 
-    async def renew(self, until: float | None) -> None:
-        _renew(self._pool, self._route, until)
+    async def renew(self, until: float | None) -> bool:
+        return _renew(self._pool, self._route, until)
 
     async def wait_for(self, fact: Callable[[], bool], until: float | None) -> bool:
         return self.wait_until(fact, until)

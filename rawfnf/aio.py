@@ -18,6 +18,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import errno
+import math
 import os
 import sys
 import warnings
@@ -28,7 +29,7 @@ from typing import TYPE_CHECKING
 
 from . import _tcp
 from ._errors import ConnectError, RequestError
-from ._flow import AnySender, flush_in_worker, rewind
+from ._flow import AnySender, flush_in_worker
 from ._post import ordered, resolver_late, seconds_until, unresolved
 from ._route import checked_seconds
 from ._sender import _Pump as BlockingPump
@@ -99,23 +100,23 @@ async def post(
     )
     try:
         return await _in_turn(order)
-    except ConnectError:
-        order.rewind()
-        raise
-    except asyncio.CancelledError as cancelled:
-        _say_that_none_left(cancelled, order.route)
+    except (ConnectError, asyncio.CancelledError) as error:
+        if isinstance(error, ConnectError) or isinstance(error.__cause__, ConnectError):
+            order.message.put_back()
         raise
 
 
 async def _in_turn(order: Order) -> Receipt:
     """Post once there is a descriptor for it."""
     route, gate, deadline = order.route, _gate(), order.deadline(monotonic())
-    if not await gate.enter(deadline):
+    if not await gate.enter(route, deadline):
         raise _no_turn(route, gate.size)
     try:
         started = monotonic()
         addresses = route.known or await _resolved(route, deadline)
-        return await _closed(order.connection(addresses, started, deadline))
+        connection = order.connection(addresses, started, deadline)
+        _under_way.add(connection)
+        return await _closed(connection)
     finally:
         gate.leave()
 
@@ -133,6 +134,20 @@ async def _closed(connection: Connection) -> Receipt:
         connection.abort()
         raise
     return connection.receipt()
+
+
+_under_way: weakref.WeakSet[Connection] = weakref.WeakSet()
+
+
+def _drop_in_child() -> None:
+    """In a forked child: close its copies of what the parent's post() calls have open, and say nothing on them."""
+    for connection in list(_under_way):
+        connection.drop()
+    _under_way.clear()
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_drop_in_child)
 
 
 class Sender(AnySender):
@@ -173,12 +188,11 @@ class Sender(AnySender):
             message, now = self._message(data, json, params, headers, path), monotonic()
             handed = await self._hand_over(message, self._start(message, now), now)
         except BaseException as error:
-            if isinstance(error, asyncio.CancelledError):
-                _say_that_none_left(error, self._route)
-            self._failed(message, error)
+            # A cancellation is what its cause says.
+            self._failed(message, (isinstance(error, asyncio.CancelledError) and error.__cause__) or error)
             raise
         if not handed:
-            rewind(message)
+            message.put_back()
         self._pump.start()  # a spare has gone, or a linger begun
         return handed
 
@@ -278,11 +292,16 @@ async def _told(told: Told, until: float | None) -> bool:
     """Wait for a future, or the time: then it is False."""
     if until is None:
         return await told
-    timer = told.get_loop().call_later(seconds_until(until), _tell, told, False)  # noqa: FBT003  # call_later's way
+    timer = told.get_loop().call_later(_delay(until), _tell, told, False)  # noqa: FBT003  # call_later's way
     try:
         return await told
     finally:
         timer.cancel()
+
+
+def _delay(until: float) -> float:
+    """Return call_later()'s delay in whole milliseconds: uvloop rounds to the nearest, and would come too early."""
+    return math.ceil(max(0.0, until - monotonic()) * 1000) / 1000
 
 
 def _tell(told: Told, what: bool = True) -> None:  # noqa: FBT001, FBT002  # add_reader() and call_later() pass by position
@@ -290,12 +309,14 @@ def _tell(told: Told, what: bool = True) -> None:  # noqa: FBT001, FBT002  # add
         told.set_result(what)
 
 
-def _say_that_none_left(cancelled: asyncio.CancelledError, route: Route) -> None:
-    """Give a post's CancelledError its cause, if it was not its connection that was waited for."""
-    if cancelled.__cause__ is None:
-        origin = route.origin
+@contextlib.contextmanager
+def _none_left(route: Route, phase: str = "connect") -> Iterator[None]:
+    """Give a CancelledError its cause where it is not a connection that is waited for."""
+    try:
+        yield
+    except asyncio.CancelledError as cancelled:
         told = f"cancelled before anything was sent to {route.where}"
-        cancelled.__cause__ = ConnectError(told, phase="connect", host=origin.host, port=origin.port)
+        raise cancelled from ConnectError(told, phase=phase, host=route.origin.host, port=route.origin.port)
 
 
 # --- asking the resolver ---------------------------------------------------------------------------------------------
@@ -308,7 +329,8 @@ async def _resolved(route: Route, deadline: float | None) -> tuple[_tcp.Address,
     asking = asyncio.ensure_future(loop.getaddrinfo(host, port, family=family, type=kind))
     try:
         # Not wait_for(), which before Python 3.12 may swallow a cancellation that comes with the answer.
-        await asyncio.wait([asking], timeout=None if deadline is None else seconds_until(deadline))
+        with _none_left(route, "resolve"):
+            await asyncio.wait([asking], timeout=None if deadline is None else seconds_until(deadline))
         if not asking.done():
             raise resolver_late()
         return _tcp.addresses_of(asking.result())
@@ -316,6 +338,12 @@ async def _resolved(route: Route, deadline: float | None) -> tuple[_tcp.Address,
         raise unresolved(route, _tcp.out_of_descriptors() or error) from error
     finally:
         asking.cancel()
+
+
+def _heed(question: asyncio.Task[tuple[_tcp.Address, ...]]) -> None:
+    """Look at an answer that nobody may wait for any more: otherwise asyncio would complain."""
+    if not question.cancelled():
+        question.exception()
 
 
 # --- taking turns ----------------------------------------------------------------------------------------------------
@@ -335,7 +363,7 @@ class _Gate:
         self._free = size
         self._waiting: deque[Told] = deque()
 
-    async def enter(self, until: float | None) -> bool:
+    async def enter(self, route: Route, until: float | None) -> bool:
         """Wait for a place; False if that took too long."""
         if self._free:
             self._free -= 1
@@ -343,7 +371,8 @@ class _Gate:
         turn: Told = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
-            return await _told(turn, until)
+            with _none_left(route):
+                return await _told(turn, until)
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled() and turn.result():
                 self.leave()  # it was ours already
@@ -353,7 +382,7 @@ class _Gate:
         """Give the place to the next, if one still waits."""
         while self._waiting:
             turn = self._waiting.popleft()
-            if not turn.done():
+            if not turn.done() and not turn.get_loop().is_closed():
                 turn.set_result(True)
                 return
         self._free += 1
@@ -457,7 +486,8 @@ class _Pump:
         self._soon: asyncio.Handle | None = None  # work that is about to be done
         self._timer: asyncio.TimerHandle | None = None  # ... and that is due later
         self._timer_at = 0.0  # on the monotonic clock; a loop's own time may be another
-        self._asking: asyncio.Task[None] | None = None  # the resolver
+        self._asking: asyncio.Task[None] | None = None  # the resolver, for spares
+        self._question: asyncio.Task[tuple[_tcp.Address, ...]] | None = None  # to the resolver, for all who wait
         self._waiting: set[Told] = set()  # for any change
         self._turns: dict[int, Told] = {}  # for room, by the message's id
         self.ended = False
@@ -475,7 +505,7 @@ class _Pump:
         flush_in_worker(os.getpid())
         if self.loop is not None:
             self._cancel()  # what is left of the closed loop
-            self._asking = None
+            self._asking = self._question = None
             self._stirred.clear()
             self._waiting.clear()
             self._turns.clear()
@@ -498,6 +528,8 @@ class _Pump:
 
     def _work_soon(self) -> None:
         if self._soon is None and not self.ended and self.loop is not None and self._watch.live:
+            if self.loop.is_closed():  # a task of its has been forgotten; attach() will look anew
+                return
             self._soon = self.loop.call_soon(self._work_now)
 
     def _work_now(self) -> None:
@@ -533,7 +565,7 @@ class _Pump:
             self._timer = None
         if due is not None and self.loop is not None:
             self._timer_at = due
-            self._timer = self.loop.call_later(seconds_until(due), self._timed)
+            self._timer = self.loop.call_later(_delay(due), self._timed)
 
     def _timed(self) -> None:
         self._timer = None
@@ -556,9 +588,7 @@ class _Pump:
     def pump(self) -> float | None:
         self._stirred.clear()
         self._work(self._watch.known())
-        now = monotonic()
-        due = self._pool.next_time(now)
-        return None if due is None else max(0.0, due - now)
+        return self._pool.seconds_until_due()
 
     def reap(self, most: int) -> None:
         self._work(self._watch.known()[:most], most)
@@ -566,14 +596,29 @@ class _Pump:
     def close_oldest(self) -> bool:
         return self._pool.close_oldest()
 
-    async def renew(self, until: float | None) -> None:
+    async def renew(self, until: float | None) -> bool:
         pool = self._pool
         try:
-            pool.addresses.renew(await _resolved(self._route, until), monotonic())
+            pool.addresses.renew(await self._answered(until), monotonic())
         except ConnectError:
             if not pool.addresses.get():
                 raise
             pool.addresses.postpone(monotonic())
+            return False
+        return True
+
+    async def _answered(self, until: float | None) -> tuple[_tcp.Address, ...]:
+        """Wait for the resolver. Whoever asks while it is being asked waits for the same answer."""
+        question = self._question
+        if question is None or question.done():
+            question = self._question = asyncio.ensure_future(_resolved(self._route, None))
+            question.add_done_callback(_heed)
+        with _none_left(self._route, "resolve"):
+            await asyncio.wait([question], timeout=None if until is None else seconds_until(until))
+        if not question.done():
+            late = resolver_late()
+            raise unresolved(self._route, late) from late
+        return question.result()
 
     async def wait_for(self, fact: Callable[[], bool], until: float | None) -> bool:
         with self._attending():
@@ -599,9 +644,10 @@ class _Pump:
                 assert self.loop is not None
                 told = self._turns[id(message)] = self.loop.create_future()
                 try:
-                    await _told(told, until)
+                    with _none_left(self._route):
+                        await _told(told, until)
                 finally:
-                    del self._turns[id(message)]
+                    self._turns.pop(id(message), None)  # gone already if attach() has been faster
         return True
 
     async def send_on(
@@ -615,21 +661,25 @@ class _Pump:
     @contextlib.contextmanager
     def _attending(self) -> Iterator[None]:
         """Work in the background for as long as somebody waits for the pool to change."""
-        pool, watch = self._pool, self._watch
+        pool, watch, loop = self._pool, self._watch, self.loop
         pool.followers += 1
-        if not watch.live:
-            watch.live = pool.asleep = True
-            self._work(watch.known())
         try:
+            if not watch.live:
+                watch.live = pool.asleep = True
+                self._work(watch.known())
             yield
         finally:
-            pool.followers -= 1
-            if not pool.followers and not self.threaded:
-                watch.live = pool.asleep = False
-                self._set_timer()
+            # Otherwise attach() has forgotten us: a closed loop's task ends when nobody has it any more.
+            if loop is self.loop:
+                pool.followers -= 1
+                if not pool.followers and not self.threaded:
+                    watch.live = pool.asleep = False
+                    self._set_timer()
 
     def _notify(self) -> None:
         """Let those who wait look again; for room only the one whose turn it is, ten thousand may wait."""
+        if self.loop is None or self.loop.is_closed():  # they do not wait any more
+            return
         for told in list(self._waiting):
             _tell(told)
         turns = list(self._turns.values()) if self._pool.closed else []
@@ -644,11 +694,12 @@ class _Pump:
     async def close(self, linger: float) -> None:
         """Flush for at most `linger` seconds, then close whatever is open."""
         self._pool.close()
-        asking = self._asking
-        if asking is not None:
-            asking.cancel()
-            await asyncio.wait([asking])
+        asked = [task for task in (self._asking, self._question) if task is not None and not task.done()]
         try:
+            for task in asked:
+                task.cancel()
+            if asked:
+                await asyncio.wait(asked)
             await self.wait_for(lambda: not self._pool.held, monotonic() + linger)
         finally:
             self._release()
@@ -682,8 +733,9 @@ class _Pump:
             if handle is not None:
                 handle.cancel()
         self._soon = self._timer = None
-        if self._asking is not None and not self._asking.get_loop().is_closed():
-            self._asking.cancel()
+        for asked in (self._asking, self._question):
+            if asked is not None and not asked.get_loop().is_closed():
+                asked.cancel()
 
     def desert(self) -> None:
         self.ended = True
