@@ -177,7 +177,7 @@ class Pool:
         self.wake: Callable[[], None]  # ... and is told of the rest; set by the driver before it is ever asleep
         self.followers = 0  # threads that wait for a change, but not in the driver's selector
         self.notify: Callable[[], None]  # ... and how they are told; set by the driver
-        self.last_failure: ConnectError | None = None  # of a spare
+        self.last_failure: ConnectError | None = None  # of an attempt to connect
         self._closing = closing
         self._linger = linger
         self._timeout = timeout
@@ -446,6 +446,14 @@ class Pool:
                     times[connection] = now
             self._look_at = now
 
+    def disown(self) -> None:
+        """Close what posts have in hand, and forget those that wait: they will never go on, their loop is closed."""
+        with self.lock:
+            self._queue.clear()
+            stranded = list(self._in_hand.values())
+        for message in stranded:
+            self.let_go(message)
+
     def first_in_queue(self) -> Message | None:
         """Return the one that is to have room next."""
         return next(iter(self._queue.values()), None)
@@ -646,6 +654,7 @@ class Pool:
             if self._left_again(connection, error):
                 return
             if isinstance(error, ConnectError):  # of what was left whole to us
+                self.last_failure = error
                 self.addresses.failed()
             self._settle(connection, error)
         except BaseException:  # an interrupt: the connection has been closed for it

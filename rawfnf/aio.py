@@ -510,6 +510,7 @@ class _Pump:
             self._waiting.clear()
             self._turns.clear()
             self._pool.followers = 0
+            self._pool.disown()
             self._pool.look_anew()
         self.loop = loop
         self._watch = _Watch(loop, self._stir)

@@ -145,7 +145,7 @@ def awaited(post: Callable[..., Any], new_loop: Callable[[], asyncio.AbstractEve
     loop.close()
 
 
-@pytest.fixture(params=["post", "Sender", "aio.post", "aio.post-uvloop", "aio.Sender", "aio.Sender-uvloop"])
+@pytest.fixture(params=["post", "Sender", "aio.post", "aio.post-uvloop", "aio.Sender"])
 def post(request: pytest.FixtureRequest) -> Iterator[Post]:
     """Every way to send one request: the same tests hold for each."""
     way, _, is_uvloop = request.param.partition("-")

@@ -15,6 +15,7 @@ taken is none, and a post that has to wait goes on in a thread of its own while 
 
 from __future__ import annotations
 
+import contextlib
 import dis
 import faulthandler
 import gc
@@ -39,6 +40,7 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 import rawfnf
+from tests.awaited import SENDERS, AnySender, senders
 from tests.conftest import descriptors
 from tests.law_server import SAYS, LawServer, Visit
 from tests.peers import PATIENCE, server_context, until
@@ -122,7 +124,7 @@ class Post:
             return in_pieces(self.body)
         return bytearray(self.body) if self.kind == "buffer" else self.body
 
-    def send(self, sender: rawfnf.Sender) -> bool:
+    def send(self, sender: AnySender) -> bool:
         handed_over = sender.post(self._given)
         if self.kind == "buffer":  # the caller's own, to be used for something else now
             self._given[:] = bytes(len(self._given))
@@ -202,9 +204,11 @@ STEPS = st.sampled_from([step for step, weight in WEIGHTS.items() for _ in range
 
 
 class LawMachine(RuleBasedStateMachine):
-    """Drives one Sender and its server."""
+    """Drives one Sender and its server. `threaded`: it works in the background, by its thread or its event loop."""
 
-    def __init__(self, closing: Closing, manner: Manner, contexts: Contexts | None, *, threaded: bool) -> None:
+    def __init__(
+        self, way: str, closing: Closing, manner: Manner, contexts: Contexts | None, *, threaded: bool
+    ) -> None:
         super().__init__()
         self.closing, self.threaded, self.contexts = closing, threaded, contexts
         self.server = LawServer(contexts and contexts[0])
@@ -221,7 +225,8 @@ class LawMachine(RuleBasedStateMachine):
         self.manner = manner
         self.drops, self.pace, self.max_held = manner.when_busy == "drop", manner.pace, manner.max_held
         self.request = rawfnf.Request(self.server.url)
-        self.sender = rawfnf.Sender(
+        self.stack = contextlib.ExitStack()
+        self.sender = self.stack.enter_context(senders(way))(
             self.server.url,
             ssl_context=self.contexts and self.contexts[1],
             closing=self.closing,
@@ -560,6 +565,7 @@ class LawMachine(RuleBasedStateMachine):
             for task in (self.closer, self.waiting and self.waiting[1]):
                 if task is not None:
                     task.join(PATIENCE)
+            self.stack.close()
 
     def ends_well(self) -> None:
         """Let the server be kind: then all is whole, and answered, and accounted for."""
@@ -598,17 +604,25 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("threaded", [False, True], ids=["no thread", "thread"])
+@pytest.mark.parametrize("way", SENDERS)
+@pytest.mark.parametrize("threaded", [False, True], ids=["alone", "background"])
 @pytest.mark.parametrize(("transport", "closing", "manner"), CASES)
 def test_each_post_is_in_one_term_whatever_the_server_does(
-    transport: str, closing: Closing, manner: Manner, *, threaded: bool, authority: trustme.CA, trusting: ssl.SSLContext
+    transport: str,
+    closing: Closing,
+    manner: Manner,
+    way: str,
+    *,
+    threaded: bool,
+    authority: trustme.CA,
+    trusting: ssl.SSLContext,
 ) -> None:
     contexts = None if transport == "plain" else (server_context(authority, ssl.TLSVersion.TLSv1_3), trusting)
 
-    @seed(zlib.crc32(repr((transport, closing, manner, threaded)).encode()))  # what fails here fails there
+    @seed(zlib.crc32(repr((transport, closing, manner, way, threaded)).encode()))  # what fails here fails there
     class Machine(LawMachine):
         def __init__(self) -> None:
-            super().__init__(closing, manner, contexts, threaded=threaded)
+            super().__init__(way, closing, manner, contexts, threaded=threaded)
 
     run_state_machine_as_test(Machine, settings=MACHINE)
 
@@ -649,14 +663,22 @@ RUNS: dict[str, list[Step]] = {
 
 
 @pytest.mark.parametrize("run", RUNS)
-@pytest.mark.parametrize("threaded", [False, True], ids=["no thread", "thread"])
+@pytest.mark.parametrize("way", SENDERS)
+@pytest.mark.parametrize("threaded", [False, True], ids=["alone", "background"])
 @pytest.mark.parametrize("closing", ["now", "acked", "answered"])
 @pytest.mark.parametrize("transport", ["plain", "TLS1.3"])
 def test_the_account_is_right_after(
-    transport: str, closing: Closing, run: str, *, threaded: bool, authority: trustme.CA, trusting: ssl.SSLContext
+    transport: str,
+    closing: Closing,
+    run: str,
+    way: str,
+    *,
+    threaded: bool,
+    authority: trustme.CA,
+    trusting: ssl.SSLContext,
 ) -> None:
     contexts = None if transport == "plain" else (server_context(authority, ssl.TLSVersion.TLSv1_3), trusting)
-    machine = LawMachine(closing, Manner(2, "wait", "patient", 3), contexts, threaded=threaded)
+    machine = LawMachine(way, closing, Manner(2, "wait", "patient", 3), contexts, threaded=threaded)
     try:
         for name, arguments in RUNS[run]:
             getattr(machine, name)(**arguments)

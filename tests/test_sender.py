@@ -1,7 +1,8 @@
 """Sender over real sockets, as the peer saw it: spares, what is held, pump(), large bodies, options, recovery.
 
-Every Sender here comes from the fixture `sender`, which closes it behind the test and holds its account to the law of
-conservation. It stands first among a test's fixtures, so that the peers are gone by then and nothing has to linger.
+rawfnf.Sender and rawfnf.aio.Sender (by awaited.py) pass the same tests, but for a few about threads. All come from
+the fixture `sender`, which closes it behind the test and holds its account to the law of conservation. It stands first
+among a test's fixtures, so that the peers are gone by then and nothing has to linger.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 import tracemalloc
@@ -32,9 +34,10 @@ import psutil
 import pytest
 import trustme
 
-from rawfnf import ConnectError, Request, RequestError, Sender, SendError, Stats, _pool, _tcp
+from rawfnf import ConnectError, Request, RequestError, Sender, SendError, Stats, _pool, _tcp, aio
 from rawfnf._connection import Connection
 from rawfnf._route import route_to
+from tests.awaited import SENDERS, AnySender, AwaitedSender, NewSender, senders
 from tests.conftest import descriptors
 from tests.peers import (
     AF_UNIX,
@@ -74,7 +77,11 @@ LATE = 1.5
 # Seconds of a look that shows that something does not happen.
 LOOK = 0.06
 
-Make: TypeAlias = Callable[..., Sender]
+# For what is only about the one's thread, or the other's event loop.
+only_threads = pytest.mark.parametrize("sender", ["Sender"], indirect=True)
+only_loops = pytest.mark.parametrize("sender", ["aio.Sender"], indirect=True)
+
+Make: TypeAlias = Callable[..., AnySender]
 Listen: TypeAlias = Callable[..., Recorder]
 
 
@@ -86,28 +93,29 @@ def assert_law(stats: Stats) -> None:
     assert stats.posted == ended + stats.held, stats
 
 
-@pytest.fixture
-def sender() -> Iterator[Make]:
-    """Make a Sender to a peer, or to a URL; closed behind the test."""
-    made: list[Sender] = []
+@pytest.fixture(params=SENDERS)
+def sender(request: pytest.FixtureRequest) -> Iterator[Make]:
+    """Make a Sender, or an aio.Sender, to a peer, or to a URL; closed behind the test."""
+    made: list[AnySender] = []
+    with senders(request.param) as new:
 
-    def make(to: Recorder | str, **options: Any) -> Sender:
-        url = to if isinstance(to, str) else to.url
-        made.append(Sender(url, **{"linger": PATIENCE} | ({} if isinstance(to, str) else to.options) | options))
-        return made[-1]
+        def make(to: Recorder | str, **options: Any) -> AnySender:
+            url = to if isinstance(to, str) else to.url
+            made.append(new(url, **{"linger": PATIENCE} | ({} if isinstance(to, str) else to.options) | options))
+            return made[-1]
 
-    yield make
-    for each in made:
-        each.close()
-        assert_law(each.stats)
-        assert (each.stats.held, each.stats.spares) == (0, 0)
+        yield make
+        for each in made:
+            each.close()
+            assert_law(each.stats)
+            assert (each.stats.held, each.stats.spares) == (0, 0)
 
 
-@pytest.fixture(params=[False, True], ids=["alone", "thread"])
+@pytest.fixture(params=[False, True], ids=["alone", "background"])
 def background(request: pytest.FixtureRequest) -> bool:
-    """Without the thread and with it."""
-    with_thread: bool = request.param
-    return with_thread
+    """Where nobody works in the background, and where the thread does, or for aio the event loop."""
+    in_background: bool = request.param
+    return in_background
 
 
 @pytest.fixture
@@ -154,7 +162,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 # --- looking -------------------------------------------------------------------------------------------------------
 
 
-def account(made: Sender) -> dict[str, object]:
+def account(made: AnySender) -> dict[str, object]:
     """Return what is not zero in the account of posts; spares have none."""
     stats = made.stats
     assert_law(stats)
@@ -166,7 +174,7 @@ def accepted(peer: Recorder, count: int) -> list[Talk]:
     return [peer.accepted() for _ in range(count)]
 
 
-def warmed(made: Sender, peer: Recorder, count: int) -> list[Talk]:
+def warmed(made: AnySender, peer: Recorder, count: int) -> list[Talk]:
     """Open spares, the first of their kind; return them once the peer has shaken hands and its tickets are read."""
     made.warm()
     talks = accepted(peer, count)
@@ -259,13 +267,13 @@ def test_a_post_goes_out_on_a_spare(sender: Make, peer: Recorder, *, background:
     assert account(made) == {"posted": 1, "answered": {204: 1}}
 
 
-def when_answered(made: Sender, peer: Recorder) -> Talk:
+def when_answered(made: AnySender, peer: Recorder) -> Talk:
     """Flush, and return the connection that ended by it."""
     assert made.flush(PATIENCE)
     return peer.next()
 
 
-def test_without_the_thread_post_opens_nothing_for_later(sender: Make, peer: Recorder) -> None:
+def test_with_nobody_in_the_background_post_opens_nothing_for_later(sender: Make, peer: Recorder) -> None:
     made = sender(peer, spares=2, background=False)
     made.post(SMALL)
     peer.accepted()
@@ -278,7 +286,7 @@ def test_without_the_thread_post_opens_nothing_for_later(sender: Make, peer: Rec
     assert made.stats.spares == 1
 
 
-def test_the_thread_replaces_a_spare_that_has_gone(sender: Make, peer: Recorder) -> None:
+def test_in_the_background_a_spare_that_has_gone_is_replaced(sender: Make, peer: Recorder) -> None:
     made = sender(peer, spares=2)
     talks = warmed(made, peer, 2)
     made.post(SMALL)
@@ -313,7 +321,7 @@ def test_tickets_are_read_from_spares(
     made.warm()
     assert go.wait(PATIENCE), "the server's tickets have left"
     if background:
-        until(lambda: not unread(tls_recorder), "the thread reads them")
+        until(lambda: not unread(tls_recorder), "they are read in the background")
     else:
         made.pump()
         assert not unread(tls_recorder)
@@ -375,7 +383,7 @@ class FirstWait:
         answer_at_once(talk)
 
 
-def doomed(made: Sender, peer: Recorder, count: int, event: threading.Event) -> list[Talk]:
+def doomed(made: AnySender, peer: Recorder, count: int, event: threading.Event) -> list[Talk]:
     """Open spares, and return them for the test to end on the peer's side, which does nothing before the event."""
     script = peer.script = FirstWait(peer, count, event)
     warmed(made, peer, count)
@@ -387,7 +395,7 @@ def doomed(made: Sender, peer: Recorder, count: int, event: threading.Event) -> 
 def test_a_spare_that_the_server_has_ended_or_spoken_on_is_never_used(
     sender: Make, peer: Recorder, go: threading.Event, *, end: Script, background: bool
 ) -> None:
-    """However shortly before: what is in our kernel is known to a post, whether the thread has heard of it or not."""
+    """However shortly before: what is in our kernel is known to a post, whoever else has heard of it."""
     made = sender(peer, spares=2, background=background)
     ended = doomed(made, peer, 2, go)
     for talk in ended:
@@ -457,7 +465,7 @@ def test_the_race_that_cannot_be_won_is_counted_and_nothing_is_sent_twice(
     assert_stays(lambda: len(requests(peer)) == 1, "it is not sent again")
 
 
-def test_the_thread_replaces_a_spare_that_the_server_has_ended(
+def test_in_the_background_a_spare_that_the_server_has_ended_is_replaced(
     sender: Make, peer: Recorder, go: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At once, as it was an idle timeout; what ends when it has just been opened is taken for a refusal, see below."""
@@ -507,7 +515,9 @@ def test_a_sender_that_drops_has_no_use_for_a_spare_that_is_too_old(
     assert account(made) == {"dropped": 1}
 
 
-def test_the_thread_replaces_ageing_spares(sender: Make, peer: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_the_background_ageing_spares_are_replaced(
+    sender: Make, peer: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(_pool, "_AGEING", 0.06)
     monkeypatch.setattr(_pool, "_OLDEST", 0.1)
     made = sender(peer, spares=2)
@@ -608,14 +618,16 @@ def test_an_address_is_never_asked_for() -> None:
     assert known.get() == (address(1),)
 
 
-# A process with an /etc/hosts of its own: argv is that file, a port, and whether there is to be a thread.
+# A process with an /etc/hosts of its own: argv is that file, a port, which Sender, and whether it
+# is to work in the background.
 NAMES = """
-import json, socket, sys
+import json, socket, sys, time
 import rawfnf
 from rawfnf import _pool
-from tests.peers import Recorder, until
+from tests.awaited import senders
+from tests.peers import Recorder, let_pass, until
 
-hosts, port, background = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "True"
+hosts, port, way, background = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4] == "True"
 
 def name(*addresses):
     with open(hosts, "w") as file:
@@ -631,11 +643,12 @@ def failure(call):
         return error.phase
 
 def sender(**options):
-    return rawfnf.Sender(f"http://many.test:{port}/", **{"spares": 0, "background": background} | options)
+    return make(f"http://many.test:{port}/", **{"spares": 0, "background": background} | options)
 
 def bodies(peer):
     return sorted(bytes(talk.body).decode() for talk in peer.talks if talk.request)
 
+with senders(way) as make:
 """
 
 
@@ -651,11 +664,12 @@ class Named:
         mounts = f"mount --bind {self._hosts} /etc/hosts && mount --bind {self._order} /etc/nsswitch.conf"
         return ["unshare", "--mount", "sh", "-c", f'{mounts} && exec "$@"', "sh", *program]
 
-    def run(self, program: str, *, background: bool) -> Any:
+    def run(self, program: str, way: str, *, background: bool) -> Any:
         with socket.create_server(("127.0.0.2", 0)) as free:
             port = free.getsockname()[1]
-        arguments = [str(self._hosts), str(port), str(background)]
-        return told_by(self.command([sys.executable, "-W", "error", "-c", NAMES + program, *arguments]))
+        whole = NAMES + textwrap.indent(program, "    ")
+        arguments = [str(self._hosts), str(port), way, str(background)]
+        return told_by(self.command([sys.executable, "-W", "error", "-c", whole, *arguments]))
 
 
 def told_by(command: list[str]) -> Any:
@@ -664,6 +678,13 @@ def told_by(command: list[str]) -> Any:
     done = subprocess.run(command, cwd=root, capture_output=True, timeout=2 * PATIENCE, check=False)
     assert (done.returncode, done.stderr) == (0, b""), done.stderr.decode()
     return json.loads(done.stdout)
+
+
+@pytest.fixture(params=SENDERS)
+def way(request: pytest.FixtureRequest) -> str:
+    """Name the Sender, for a program of its own."""
+    name: str = request.param
+    return name
 
 
 @pytest.fixture
@@ -681,7 +702,7 @@ def named(tmp_path: Path) -> Named:
     return made
 
 
-def test_addresses_are_failed_over_and_the_good_one_is_remembered(named: Named, *, background: bool) -> None:
+def test_addresses_are_failed_over_and_the_good_one_is_remembered(named: Named, way: str, *, background: bool) -> None:
     program = """
 name("127.0.0.2", "127.0.0.3")
 with sender() as made:
@@ -694,10 +715,10 @@ with sender() as made:
     print(json.dumps([bodies(late), bodies(good), made.stats.answered]))
 good.close(), late.close()
 """
-    assert named.run(program, background=background) == [[], ["1", "2", "3"], {"204": 3}]
+    assert named.run(program, way, background=background) == [[], ["1", "2", "3"], {"204": 3}]
 
 
-def test_spares_fail_over_as_well(named: Named, *, background: bool) -> None:
+def test_spares_fail_over_as_well(named: Named, way: str, *, background: bool) -> None:
     program = """
 name("127.0.0.2", "127.0.0.3")
 with sender(spares=2) as made:
@@ -710,10 +731,12 @@ with sender(spares=2) as made:
     print(json.dumps([len(late.talks), bodies(good), made.stats.spares]))
 good.close(), late.close()
 """
-    assert named.run(program, background=background) == [0, ["1", "2"], 2]
+    assert named.run(program, way, background=background) == [0, ["1", "2"], 2]
 
 
-def test_a_server_that_has_moved_is_found_when_the_name_is_asked_for_again(named: Named, *, background: bool) -> None:
+def test_a_server_that_has_moved_is_found_when_the_name_is_asked_for_again(
+    named: Named, way: str, *, background: bool
+) -> None:
     program = """
 name("127.0.0.2")
 _pool._RESOLVED_FOR = 0.15
@@ -727,10 +750,12 @@ with sender() as made:
     print(json.dumps([bodies(old)[:2], set(bodies(new)) == {"3"}]))
 old.close(), new.close()
 """
-    assert named.run(program, background=background) == [["1", "2"], True]
+    assert named.run(program, way, background=background) == [["1", "2"], True]
 
 
-def test_a_name_is_asked_for_again_when_all_its_addresses_have_failed(named: Named, *, background: bool) -> None:
+def test_a_name_is_asked_for_again_when_all_its_addresses_have_failed(
+    named: Named, way: str, *, background: bool
+) -> None:
     program = """
 name("127.0.0.2")
 with sender() as made:
@@ -742,10 +767,12 @@ with sender() as made:
     print(json.dumps([phase, bodies(new), made.stats.failed]))
 new.close()
 """
-    assert named.run(program, background=background) == ["connect", ["2"], 1]
+    assert named.run(program, way, background=background) == ["connect", ["2"], 1]
 
 
-def test_while_the_resolver_is_out_of_order_what_it_said_before_is_tried(named: Named, *, background: bool) -> None:
+def test_while_the_resolver_is_out_of_order_what_it_said_before_is_tried(
+    named: Named, way: str, *, background: bool
+) -> None:
     program = """
 with sender(timeout=1) as made:
     phases = [failure(lambda: made.post(b"1")), failure(made.warm)]
@@ -759,10 +786,10 @@ with sender(timeout=1) as made:
     print(json.dumps([phases, bodies(server), made.stats.failed]))
 server.close()
 """
-    assert named.run(program, background=background) == [["resolve", None], ["2", "3"], 1]
+    assert named.run(program, way, background=background) == [["resolve", None], ["2", "3"], 1]
 
 
-def test_spares_wait_for_a_name_to_be_known(named: Named, *, background: bool) -> None:
+def test_spares_wait_for_a_name_to_be_known(named: Named, way: str, *, background: bool) -> None:
     program = """
 server = peer("127.0.0.2")
 with sender(spares=1, timeout=0.3) as made:
@@ -774,10 +801,10 @@ with sender(spares=1, timeout=0.3) as made:
     print(json.dumps([phase, bodies(server)]))
 server.close()
 """
-    assert named.run(program, background=background) == ["resolve", ["1"]]
+    assert named.run(program, way, background=background) == ["resolve", ["1"]]
 
 
-def test_the_thread_asks_for_a_name_by_itself(named: Named) -> None:
+def test_in_the_background_a_name_is_asked_for_unasked(named: Named, way: str) -> None:
     """At first, and when the server has moved."""
     program = """
 name("127.0.0.2")
@@ -793,7 +820,43 @@ with sender(spares=1) as made:
     print(json.dumps([bodies(old), bodies(new)]))
 new.close()
 """
-    assert named.run(program, background=True) == [[], ["1"]]
+    assert named.run(program, way, background=True) == [[], ["1"]]
+
+
+def test_in_the_background_an_old_name_is_asked_for_before_spares_are_opened(named: Named, way: str) -> None:
+    """Where the resolver is out of order by then, they are opened all the same."""
+    program = """
+name("127.0.0.2")
+_pool._RESOLVED_FOR = 0.1
+old, new = peer("127.0.0.2"), peer("127.0.0.3")
+with sender(spares=1) as made:
+    made.warm()
+    for addresses in [("127.0.0.3",), ()]:
+        let_pass(0.15)
+        name(*addresses)
+        made.post(b"1")
+        until(lambda: made.stats.spares == 1, "a new one")
+    until(lambda: len(new.talks) == 2, "both")
+    print(json.dumps(len(old.talks)))
+old.close(), new.close()
+"""
+    assert named.run(program, way, background=True) == 1
+
+
+def test_a_resolver_that_does_not_know_is_not_asked_all_the_time(named: Named, way: str) -> None:
+    program = """
+server = peer("127.0.0.2")
+with sender(spares=1) as made:
+    made.pump()
+    worked = time.process_time()
+    let_pass(0.5)
+    worked = time.process_time() - worked
+    name("127.0.0.2")
+    until(lambda: made.stats.spares == 1, "a spare, unasked")
+    print(json.dumps(worked))
+server.close()
+"""
+    assert named.run(program, way, background=True) < 0.2
 
 
 # --- held: "answered" ----------------------------------------------------------------------------------------------
@@ -957,7 +1020,7 @@ def test_linger_ends_the_wait_for_an_answer(sender: Make, peer: Recorder, *, bac
     made.post(SMALL)
     made.post(SMALL)
     if background:
-        until(lambda: not made.stats.held, "the thread sees to it")
+        until(lambda: not made.stats.held, "the background sees to it")
     else:
         assert made.flush(PATIENCE)
     assert 0.05 <= time.monotonic() - started < 0.05 + LATE
@@ -1198,27 +1261,31 @@ def test_when_too_many_are_held_a_sender_that_drops_says_so_at_once(
 
 
 def test_a_post_waits_no_longer_than_timeout_for_others_that_are_under_way(
-    sender: Make, recorder: Recorder, go: threading.Event, pool: ThreadPoolExecutor, *, background: bool
+    sender: Make,
+    listen: Listen,
+    go: threading.Event,
+    pool: ThreadPoolExecutor,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    background: bool,
 ) -> None:
     """There is nothing that could be closed in its favour; and its wait is no busy one."""
-
-    def body() -> Iterator[bytes]:
-        yield b"1"
-        assert go.wait(PATIENCE)
-
-    made = sender(recorder, max_held=1, timeout=0.3, background=background)
-    call = pool.submit(made.post, body())
-    recorder.accepted()
-    started, worked = time.monotonic(), time.thread_time()
+    peer = listen()
+    script = peer.script = FirstWait(peer, 1, go)
+    made = sender(peer, max_held=1, timeout=PATIENCE, background=background)
+    call = pool.submit(made.post, pieces_of(LARGE, []))
+    until(lambda: script.waiting, "it is under way")
+    monkeypatch.setattr(made._pool, "_timeout", 0.3)
+    started, worked = time.monotonic(), time.process_time()
     with pytest.raises(ConnectError) as caught:
         made.post(b"2")
     assert 0.3 <= time.monotonic() - started < 0.3 + LATE
-    assert time.thread_time() - worked < 0.15
+    assert time.process_time() - worked < 0.15
     assert caught.value.errno == errno.ETIMEDOUT
     go.set()
-    with pytest.raises(SendError):
-        call.result(PATIENCE)
-    assert account(made) == {"failed": 2}
+    assert call.result(PATIENCE) is True
+    assert made.flush(PATIENCE)
+    assert account(made) == {"posted": 1, "answered": {204: 1}, "failed": 1}
 
 
 def test_posts_that_wait_have_their_turn_in_the_order_they_came(
@@ -1247,7 +1314,7 @@ def test_posts_that_wait_have_their_turn_in_the_order_they_came(
 
 
 @pytest.mark.parametrize("spares", [0, 4])
-def test_eight_threads_post_at_once(
+def test_forty_posts_by_eight_callers_at_once(
     sender: Make, peer: Recorder, pool: ThreadPoolExecutor, *, background: bool, spares: int
 ) -> None:
     """Each once, and on a connection of its own."""
@@ -1263,7 +1330,7 @@ def test_eight_threads_post_at_once(
 # --- pump() --------------------------------------------------------------------------------------------------------
 
 
-def pump_in_time(made: Sender, calls: int = 4) -> None:
+def pump_in_time(made: AnySender, calls: int = 4) -> None:
     """Call pump() exactly when it wants to be called, until it does not; so many calls at most."""
     for _ in range(calls):
         seconds = made.pump()
@@ -1367,7 +1434,7 @@ def test_pump_sees_what_has_arrived(sender: Make, peer: Recorder, go: threading.
     assert account(made) == {"posted": 1, "answered": {204: 1}}
 
 
-def test_pump_lends_the_thread_a_hand(sender: Make, peer: Recorder) -> None:
+def test_pump_lends_the_background_a_hand(sender: Make, peer: Recorder) -> None:
     made = sender(peer, spares=2, background=True)
     made.pump()
     until(lambda: made.stats.spares == 2, "spares")
@@ -1378,7 +1445,7 @@ def test_pump_lends_the_thread_a_hand(sender: Make, peer: Recorder) -> None:
     assert account(made) == {"posted": 20, "answered": {204: 20}}
 
 
-# --- without the thread --------------------------------------------------------------------------------------------
+# --- nobody in the background --------------------------------------------------------------------------------------
 
 
 def all_answered(peer: Recorder, count: int) -> None:
@@ -1388,7 +1455,31 @@ def all_answered(peer: Recorder, count: int) -> None:
 
 
 @linux
-def test_without_the_thread_a_post_that_connects_reaps_a_few(
+def test_with_nobody_in_the_background_what_has_come_keeps_nobody_busy(sender: Make, recorder: Recorder) -> None:
+    made = sender(recorder, background=False, spares=1)
+    made.warm()
+    made.post(SMALL)
+    all_answered(recorder, 1)
+    worked = time.process_time()
+    let_pass(0.2)
+    assert time.process_time() - worked < 0.1
+    assert account(made) == {"posted": 1, "held": 1}
+    assert made.flush(PATIENCE)
+    assert account(made) == {"posted": 1, "answered": {204: 1}}
+
+
+def test_with_nobody_in_the_background_nothing_goes_on_behind_a_flush(sender: Make, recorder: Recorder) -> None:
+    recorder.script = never_answers
+    made = sender(recorder, background=False, linger=0.3)
+    made.post(SMALL)
+    assert made.flush(0.01) is False
+    assert_stays(lambda: account(made) == {"posted": 1, "held": 1}, "linger is over, and nobody has looked", 0.4)
+    made.pump()
+    assert account(made) == {"posted": 1, "unanswered": 1}
+
+
+@linux
+def test_with_nobody_in_the_background_a_post_that_connects_reaps_a_few(
     sender: Make, recorder: Recorder, go: threading.Event
 ) -> None:
     recorder.script = FirstWait(recorder, 20, go)
@@ -1406,7 +1497,9 @@ def test_without_the_thread_a_post_that_connects_reaps_a_few(
 
 
 @linux
-def test_without_the_thread_a_post_on_a_spare_reaps_only_when_it_is_crowded(sender: Make, recorder: Recorder) -> None:
+def test_with_nobody_in_the_background_a_post_on_a_spare_reaps_only_when_it_is_crowded(
+    sender: Make, recorder: Recorder
+) -> None:
     made = sender(recorder, background=False, max_held=20, spares=12)
     made.warm()
     for _ in range(9):
@@ -1420,13 +1513,14 @@ def test_without_the_thread_a_post_on_a_spare_reaps_only_when_it_is_crowded(send
     assert account(made) == {"posted": 11, "answered": {204: 11}}
 
 
-# --- the thread ----------------------------------------------------------------------------------------------------
+# --- the background ------------------------------------------------------------------------------------------------
 
 
 def threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "rawfnf"]
 
 
+@only_threads
 def test_there_is_one_daemon_thread_from_the_first_post_to_close(
     sender: Make, peer: Recorder, pool: ThreadPoolExecutor
 ) -> None:
@@ -1442,6 +1536,7 @@ def test_there_is_one_daemon_thread_from_the_first_post_to_close(
     assert account(made) == {"posted": 40, "answered": {204: 40}}
 
 
+@only_threads
 @pytest.mark.parametrize(("options", "count"), [({}, 0), ({"spares": 1}, 1), ({"spares": 1, "background": False}, 0)])
 def test_there_is_a_thread_by_default_if_there_are_spares(
     sender: Make, recorder: Recorder, options: dict[str, Any], count: int
@@ -1451,6 +1546,33 @@ def test_there_is_a_thread_by_default_if_there_are_spares(
     made.post(SMALL)
     made.pump()
     assert len(threads()) == count
+
+
+@only_loops
+def test_a_loop_needs_no_thread(sender: Make, peer: Recorder, *, background: bool) -> None:
+    """Not even to ask the resolver: the peer's is an address."""
+    made = sender(peer, spares=2, background=background)
+    before = {*threading.enumerate()}
+    made.warm()
+    assert all(made.post(SMALL) for _ in range(4))
+    assert made.flush(PATIENCE)
+    assert {thread.name for thread in threading.enumerate() if thread not in before} <= {"recorder"}
+    assert account(made) == {"posted": 4, "answered": {204: 4}}
+
+
+@only_loops
+@pytest.mark.parametrize("spares", [0, 1])
+def test_a_loop_works_in_the_background_by_default(sender: Make, recorder: Recorder, spares: int) -> None:
+    made = sender(recorder, spares=spares)
+    for _ in range(3):
+        assert made.post(SMALL)
+    until(lambda: account(made) == {"posted": 3, "answered": {204: 3}}, "unasked")
+    until(lambda: made.stats.spares == spares, "unasked")
+
+
+def at_work(made: list[AnySender]) -> list[threading.Thread]:
+    """Return the threads that work in the background."""
+    return list({each.loop.thread for each in made if isinstance(each, AwaitedSender)}) or threads()
 
 
 def switches(thread: threading.Thread) -> int:
@@ -1467,7 +1589,7 @@ def cpu_time(thread: threading.Thread) -> float:
 
 
 @linux
-def test_the_threads_sleep_when_there_is_nothing_to_do(
+def test_the_background_sleeps_when_there_is_nothing_to_do(
     sender: Make, listen: Listen, authority: trustme.CA, trusting: ssl.SSLContext
 ) -> None:
     """With spares ready, and a post held whose server takes its time."""
@@ -1479,10 +1601,10 @@ def test_the_threads_sleep_when_there_is_nothing_to_do(
         each.post(SMALL)
         until(lambda each=each: each.stats.spares == 3, "the spare that was used is replaced")  # type: ignore[misc]
     until(lambda: not unread(secure), "tickets read")
-    before = [(switches(thread), cpu_time(thread)) for thread in threads()]
+    before = [(switches(thread), cpu_time(thread)) for thread in at_work(made)]
     let_pass(2)
-    after = [(switches(thread), cpu_time(thread)) for thread in threads()]
-    assert len(before) == len(after) == 2
+    after = [(switches(thread), cpu_time(thread)) for thread in at_work(made)]
+    assert len(before) == len(after) == (1 if isinstance(made[0], AwaitedSender) else 2)
     for (slept, worked), (slept_now, worked_now) in zip(before, after, strict=True):
         assert slept_now - slept <= 20, "it wakes once a second"
         assert worked_now - worked <= 0.02, "two ticks of the clock at most"
@@ -1495,7 +1617,7 @@ def test_the_threads_sleep_when_there_is_nothing_to_do(
 LARGE = os.urandom(6 << 20)
 
 
-def test_a_large_body_is_left_to_the_thread(sender: Make, peer: Recorder, go: threading.Event) -> None:
+def test_a_large_body_is_left_to_the_background(sender: Make, peer: Recorder, go: threading.Event) -> None:
     """And is the caller's own again: to be changed, and to be shrunk."""
     peer.script = FirstWait(peer, 2, go)
     made = sender(peer, spares=1, background=True, timeout=PATIENCE)
@@ -1514,7 +1636,7 @@ def test_a_large_body_is_left_to_the_thread(sender: Make, peer: Recorder, go: th
 
 
 @pytest.mark.parametrize("closing", ["now", "acked"])
-def test_a_large_body_is_left_to_the_thread_whatever_the_closing(
+def test_a_large_body_is_left_to_the_background_whatever_the_closing(
     sender: Make, peer: Recorder, go: threading.Event, closing: str
 ) -> None:
     """TLS 1.3 has no tickets that could destroy it here: the peer reads when they have come."""
@@ -1538,7 +1660,7 @@ def test_a_large_body_is_left_to_the_thread_whatever_the_closing(
     assert_ends_politely(talk)
 
 
-def test_without_the_thread_a_large_body_is_waited_for(
+def test_with_nobody_in_the_background_a_large_body_is_waited_for(
     sender: Make, peer: Recorder, go: threading.Event, pool: ThreadPoolExecutor
 ) -> None:
     peer.script = FirstWait(peer, 1, go)
@@ -1577,7 +1699,7 @@ def taken_at_once(url: str, path: str, size: int) -> int:
 
 @linux
 @pytest.mark.parametrize("parts", [1, 3])
-def test_64_mib_are_left_to_the_thread_and_not_one_byte_more(
+def test_64_mib_are_left_to_the_background_and_not_one_byte_more(
     sender: Make, listen: Listen, tmp_path: Path, go: threading.Event, pool: ThreadPoolExecutor, *, parts: int
 ) -> None:
     path, url, most = str(tmp_path / "s"), "http://localhost/", 64 << 20
@@ -1591,7 +1713,7 @@ def test_64_mib_are_left_to_the_thread_and_not_one_byte_more(
     call = pool.submit(made.post, bytes(taken - head + 1))
     with pytest.raises(FutureTimeoutError):
         call.result(LOOK)
-    assert made.post(bytes(taken - head)), "what the kernel takes is not left to the thread"
+    assert made.post(bytes(taken - head)), "what the kernel takes is not left to the background"
     assert account(made) == {"posted": parts + 1, "held": parts + 1}
     go.set()
     assert call.result(PATIENCE) is True
@@ -1632,7 +1754,7 @@ def test_beyond_64_mib_a_post_waits_no_longer_than_timeout(sender: Make, peer: R
     assert account(made) == {"failed": 1}
 
 
-def test_a_deadline_while_the_thread_sends_is_unanswered_and_looks_like_no_end(
+def test_a_deadline_while_the_background_sends_is_unanswered_and_looks_like_no_end(
     sender: Make, peer: Recorder, go: threading.Event
 ) -> None:
     peer.script = FirstWait(peer, 3, go)
@@ -1651,7 +1773,7 @@ def test_a_deadline_while_the_thread_sends_is_unanswered_and_looks_like_no_end(
 def test_an_early_answer_ends_a_large_body(
     sender: Make, peer: Recorder, go: threading.Event, *, background: bool, spares: int
 ) -> None:
-    """However it was met: in post(), or by the thread; the peer keeps the connection open."""
+    """However it was met: in post(), or in the background; the peer keeps the connection open."""
 
     def script(talk: Talk) -> None:
         talk.receive_head()
@@ -1673,14 +1795,14 @@ def test_an_early_answer_ends_a_large_body(
 
 
 def test_a_reset_in_the_middle_of_a_large_body(sender: Make, peer: Recorder, *, background: bool) -> None:
-    """It is the post's own failure where that waits, and `reset` where the thread has it.
+    """It is the post's own failure where that waits, and `reset` where it is left to the background.
 
     On a Unix socket it may look like an end without an answer.
     """
 
     def script(talk: Talk) -> None:
         talk.receive_head()
-        until(lambda: not background or made.stats.held, "it is left to the thread")
+        until(lambda: not background or made.stats.held, "it is left to the background")
         talk.reset()
 
     peer.script = script
@@ -1723,7 +1845,26 @@ def test_files_and_iterables_are_read_inside_post(
     assert {talk.header("Transfer-Encoding") for talk in requests(peer)} == {None, "chunked"}
 
 
-def test_a_stream_is_waited_for_even_with_the_thread(sender: Make, peer: Recorder, go: threading.Event) -> None:
+def test_what_has_waited_on_a_spare_is_seen_to_its_end(
+    sender: Make, peer: Recorder, go: threading.Event, pool: ThreadPoolExecutor, *, background: bool
+) -> None:
+    """First the background waits for what comes on it, then post(), then the background again."""
+    peer.script = FirstWait(peer, 1, go)
+    made = sender(peer, spares=1, background=background, timeout=PATIENCE)
+    warmed(made, peer, 1)
+    call = pool.submit(made.post, pieces_of(LARGE, []))
+    with pytest.raises(FutureTimeoutError):
+        call.result(LOOK)
+    go.set()
+    assert call.result(PATIENCE) is True
+    started = time.monotonic()
+    assert made.flush(PATIENCE)
+    assert time.monotonic() - started < LATE
+    assert account(made) == {"posted": 1, "answered": {204: 1}}
+    assert requests(peer)[0].body_hash.digest() == hashlib.sha256(LARGE).digest()
+
+
+def test_a_stream_is_waited_for_by_post_itself(sender: Make, peer: Recorder, go: threading.Event) -> None:
     peer.script = FirstWait(peer, 1, go)
     made = sender(peer, background=True, timeout=0.1)
     with pytest.raises(SendError):
@@ -1747,11 +1888,18 @@ def test_an_iterable_that_raises_ends_in_a_reset(sender: Make, peer: Recorder, *
     assert account(made) == {"failed": 1}
 
 
-def test_close_cuts_off_what_the_thread_could_not_send(sender: Make, peer: Recorder, go: threading.Event) -> None:
+def test_close_cuts_off_what_the_background_could_not_send(
+    sender: Make, peer: Recorder, go: threading.Event, pool: ThreadPoolExecutor
+) -> None:
+    """And whoever waits for it elsewhere need not wait any more."""
     peer.script = FirstWait(peer, 1, go)
     made = sender(peer, background=True, timeout=PATIENCE, linger=0.1)
     assert made.post(LARGE)
+    call = pool.submit(made.flush)
+    with pytest.raises(FutureTimeoutError):
+        call.result(LOOK)
     made.close()
+    assert call.result(PATIENCE) is True
     assert account(made) == {"posted": 1, "unanswered": 1}
     go.set()
     assert_cut_off(peer.next())
@@ -1869,11 +2017,14 @@ BAD_ARGUMENTS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+@pytest.mark.parametrize("kind", [Sender, aio.Sender])
 @pytest.mark.parametrize(("options", "named"), BAD_ARGUMENTS, ids=shown)
-def test_bad_arguments_are_named_before_anything_touches_the_network(options: dict[str, Any], named: str) -> None:
+def test_bad_arguments_are_named_before_anything_touches_the_network(
+    kind: NewSender, options: dict[str, Any], named: str
+) -> None:
     before = descriptors(), threading.enumerate()
     with pytest.raises(RequestError, match=named) as caught:
-        Sender(**{"url": "http://127.0.0.1/"} | options)
+        kind(**{"url": "http://127.0.0.1/"} | options)
     assert caught.value.phase == "request"
     assert (descriptors(), threading.enumerate()) == before
 
@@ -2039,15 +2190,17 @@ def test_what_is_under_way_when_close_comes_is_sent_to_its_end(
 ) -> None:
     """It is waited for as long as the others, and counted in any case."""
 
-    def body() -> Iterator[bytes]:
-        yield b"1"
+    def script(talk: Talk) -> None:
+        talk.receive_head()
         assert go.wait(PATIENCE)
-        yield b"2"
+        answer_at_once(talk)
 
-    made = sender(peer, background=background, linger=linger)
-    post = pool.submit(made.post, body())
+    peer.script = script
+    made = sender(peer, background=background, linger=linger, timeout=PATIENCE)
+    post = pool.submit(made.post, pieces_of(LARGE, []))
     until(lambda: requests(peer), "its head")
     close = pool.submit(made.close)
+    until(lambda: "closed" in repr(made), "it is being closed")
     if not linger:
         close.result(PATIENCE)
     go.set()
@@ -2055,12 +2208,12 @@ def test_what_is_under_way_when_close_comes_is_sent_to_its_end(
     close.result(PATIENCE)
     talk = peer.next()
     assert talk.whole
-    assert talk.body == b"12"
+    assert talk.body_hash.digest() == hashlib.sha256(LARGE).digest()
     assert account(made) in ({"posted": 1, "unanswered": 1}, {"posted": 1, "answered": {204: 1}})
 
 
 def test_close_is_quick_when_nothing_is_held(sender: Make, peer: Recorder, *, background: bool) -> None:
-    """Also right behind a post(), when the thread is anywhere between two naps."""
+    """Also right behind a post(), when the background is anywhere between two naps."""
     for _ in range(10):
         made = sender(peer, linger=0, background=background, closing="now")
         made.post(SMALL)
@@ -2132,7 +2285,7 @@ def test_a_sender_recovers_by_itself_when_the_server_is_up_again(
         assert account(made)["answered"] == {204: 2}
 
 
-def refused(made: Sender) -> bool:
+def refused(made: AnySender) -> bool:
     """Whether a post is refused; before that, spares may go the way of the server."""
     try:
         made.post(b"lost")
@@ -2174,10 +2327,12 @@ def test_a_server_that_has_no_use_for_spares_meets_no_storm(sender: Make, record
     assert 2 <= len(recorder.talks) <= 4 + 8
 
 
-# A process that runs out of descriptors, and gets some again; argv is a URL, and whether there is to be a thread.
+# A process that runs out of descriptors, and gets some again; argv is a URL, which Sender, and whether it
+# is to work in the background.
 DESCRIPTORS = """
 import json, os, resource, sys, time
 import rawfnf
+from tests.awaited import senders
 from tests.peers import let_pass, until
 
 def limit(more):
@@ -2193,16 +2348,17 @@ def numbers(call):
         return [type(error).__name__, error.errno]
 
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-url, background = sys.argv[1], sys.argv[2] == "True"
-made = rawfnf.Sender(url, spares=2, background=background, timeout=5)
-late = rawfnf.Sender(url, spares=2, background=background, timeout=5)
-made.warm()
+url, way, background = sys.argv[1], sys.argv[2], sys.argv[3] == "True"
+with senders(way) as make:
+    made = make(url, spares=2, background=background, timeout=5)
+    late = make(url, spares=2, background=background, timeout=5)
+    made.warm()
 """
 
 
 @unix
 def test_a_sender_recovers_when_it_was_out_of_descriptors(
-    recorder: Recorder, go: threading.Event, *, background: bool
+    recorder: Recorder, go: threading.Event, way: str, *, background: bool
 ) -> None:
     """What it holds is not answered, and so gives none back, before it has recovered."""
 
@@ -2231,7 +2387,8 @@ made.close(), late.close()
 answered = [each.stats.answered for each in (made, late)]
 print(json.dumps([used, failures, worked < 0.2, answered, made.stats.failed, late.stats.failed]))
 """
-    told = told_by([sys.executable, "-W", "error", "-c", DESCRIPTORS + program, recorder.url, str(background)])
+    whole = DESCRIPTORS + textwrap.indent(program, "    ")
+    told = told_by([sys.executable, "-W", "error", "-c", whole, recorder.url, way, str(background)])
     out = ["ConnectError", errno.EMFILE]
     assert told == [[True] * 4, [out, out], True, [{"204": 3}, {"204": 1}], 1, 1]
     assert sorted(bytes(talk.body) for talk in requests(recorder)) == [b"1", b"2", b"5", b"6"]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bench import nginx, payload
-from rawfnf import Sender
+from tests.awaited import SENDERS, senders
 from tests.peers import PATIENCE
 
 if TYPE_CHECKING:
@@ -55,10 +55,14 @@ def bodies() -> Iterator[bytes]:
             yield payload.sized(number, size)
 
 
-@pytest.mark.parametrize("spares", [0, 4], ids=["no spares", "spares and thread"])
-def test_every_body_arrives_whole(proxy: nginx.Proxy, options: dict[str, Any], spares: int) -> None:
+@pytest.mark.parametrize("way", SENDERS)
+@pytest.mark.parametrize(("spares", "background"), [(0, False), (4, True)], ids=["no spares", "spares and background"])
+def test_every_body_arrives_whole(
+    proxy: nginx.Proxy, options: dict[str, Any], spares: int, way: str, *, background: bool
+) -> None:
     before = Counter(proxy.delivered())
-    with Sender(**options, spares=spares, timeout=PATIENCE, linger=PATIENCE) as sender:
+    options |= {"spares": spares, "background": background, "timeout": PATIENCE, "linger": PATIENCE}
+    with senders(way) as make, make(**options) as sender:
         sender.warm()
         sent: Counter[str] = Counter()
         for body in bodies():
