@@ -14,13 +14,16 @@ from ._origin import redacted
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from ._probe import Idle, Probe, ProbedTls, Way
     from ._request import Auth, ConnectTo, Fields, Params
 
 # What is recommended where idle connections are kept: enough for posts that come one at a time, and polite.
 SPARES = 2
+
+# Seconds after which a Sender replaces a spare: what is open for so long serves for all of it (_pool.py).
+_LIFE = 30.0
 
 # An answer this much sooner than usual, in seconds, and in less than half the time: somebody gave up.
 _SOONER = 0.005
@@ -109,9 +112,23 @@ def meaning(status: int | None, location: str | None, failure: str | None, *, ht
         return f"no answer: {failure}. {_UNSEEN_LOSS}"
     if 200 <= status < 300:
         return _CLASSES[2]
+    if location is not None and status == 303:  # RFC 9110 §15.4.4: an indirect response to the request
+        return (
+            f"it took the request, and shows what came of it at {location}: go on posting to the URL that was given; "
+            "unless that is a page to log in (then it wants other credentials)"
+        )
     if location is not None:
-        return f"a redirect, which is not followed: use {location}. {_UNSEEN_LOSS}"
+        return (
+            f"a redirect, which is not followed: use {location}, unless that is a page to log in (then it wants other "
+            f"credentials). {_UNSEEN_LOSS}"
+        )
     return f"{_MEANINGS.get(status) or _CLASSES.get(status // 100, 'no status of HTTP')}. {_UNSEEN_LOSS}"
+
+
+def silence(linger: float) -> str:
+    """Say what it means that nothing came in so many seconds."""
+    longer = f"{max(30.0, 2 * linger):g}"
+    return f"no answer in {linger:g} s: whether it keeps what it got cannot be told; ask again with --linger {longer}"
 
 
 # --- the closings --------------------------------------------------------------------------------------------------
@@ -122,7 +139,7 @@ def judged(found: Probe) -> Probe:
     answered, now, acked = found.answered, found.now, found.acked
     possible, why = answered.answered == answered.posts, "the answer is waited for"
     if not possible:
-        why = "not every normal exchange was accepted"
+        why = _refused(answered) or "not every normal exchange was accepted"
     tickets = 0 if found.tls is None else found.tls.tickets
     return found._replace(
         answered=answered._replace(possible=possible, why=why),
@@ -136,6 +153,8 @@ def _with(way: Way, verdict: tuple[bool | None, str]) -> Way:
 
 
 def _now(way: Way, answered: Way, tickets: int) -> tuple[bool | None, str]:
+    if not way.failures and (why := _refused(way)):
+        return None, f"{why}, and not for our end"
     if why := _lost(way, answered):
         return False, why
     if tickets:
@@ -147,6 +166,8 @@ def _now(way: Way, answered: Way, tickets: int) -> tuple[bool | None, str]:
 
 
 def _acked(way: Way, answered: Way, now: Way | None) -> tuple[bool | None, str]:
+    if not way.failures and (why := _refused(way)):
+        return None, f"{why}, and not for our end"
     if why := _lost(way, answered):
         return False, why
     if way.early and (now is None or _lost(now, answered)):
@@ -157,6 +178,12 @@ def _acked(way: Way, answered: Way, now: Way | None) -> tuple[bool | None, str]:
     if way.acked != way.posts:
         return None, "answered each time, but the peer's kernel did not always acknowledge in time"
     return True, "answered each time after our end had come" if not way.early else "answered each time"
+
+
+def _refused(way: Way) -> str:
+    """Say what a status that refused the request may be for; nothing if none did. A way ends at its first."""
+    refusals = (status for status in way.statuses if not 200 <= status < 300)
+    return next((f"the {status} may be for a limit, or for a request that is taken once" for status in refusals), "")
 
 
 def _lost(way: Way, answered: Way) -> str:
@@ -187,7 +214,7 @@ def faster(found: Probe, call: Call) -> tuple[str, ...]:
     """Return lines that looked possible beside it, the fastest first."""
     options = [_target(found, call), "data", *_options(found, call)]
     return tuple(
-        f"rawfnf.post({', '.join([*options, f'closing={_quoted(way.closing)}'])})"
+        f"rawfnf.post({', '.join([*options, f'closing={quoted(way.closing)}'])})"
         for way in (found.now, found.acked)
         if way is not None and way.possible
     )
@@ -197,10 +224,15 @@ def _keeps(idle: Idle | None) -> bool:
     return idle is not None and idle.beside and not idle.closed
 
 
+def _moved(found: Probe) -> str | None:
+    """Return where to post instead, as `location` shows it. A 303 tells no such thing (RFC 9110 §15.4.4)."""
+    return None if found.status == 303 else found.location
+
+
 def _target(found: Probe, call: Call) -> str:
     """Return the URL as code: a variable where it holds what may be a credential."""
-    url = found.location or call.url
-    return "url" if redacted(url) != url or url.endswith("***") else _quoted(url)
+    url = _moved(found) or call.url
+    return "url" if redacted(url) != url or "***" in url else quoted(url)
 
 
 def _options(found: Probe, call: Call) -> Iterator[str]:
@@ -212,7 +244,7 @@ def _options(found: Probe, call: Call) -> Iterator[str]:
     if call.auth is not None:
         yield "auth=auth"
     if call.method != "POST":
-        yield f"method={_quoted(call.method)}"
+        yield f"method={quoted(call.method)}"
     if call.timeout != 5.0:
         yield f"timeout={call.timeout}"
     if call.linger != 5.0:
@@ -221,8 +253,8 @@ def _options(found: Probe, call: Call) -> Iterator[str]:
         yield "ssl_context=ssl_context"
     for name in ("connect_to", "source_address"):
         value = getattr(call, name)
-        if value is not None and found.location is None:  # another URL may be elsewhere
-            yield f"{name}={_quoted(value)}"
+        if value is not None and _moved(found) is None:  # another URL may be elsewhere
+            yield f"{name}={quoted(value)}"
 
 
 def _fields(headers: Fields) -> str:
@@ -232,17 +264,17 @@ def _fields(headers: Fields) -> str:
     pairs = [(_text(name), _text(value)) for name, value in given]
     if any(name.lower() not in _HARMLESS for name, _ in pairs):
         return "headers"
-    return "{" + ", ".join(f"{_quoted(name)}: {_quoted(value)}" for name, value in pairs) + "}"
+    return "{" + ", ".join(f"{quoted(name)}: {quoted(value)}" for name, value in pairs) + "}"
 
 
 def _text(value: str | bytes) -> str:
     return value if isinstance(value, str) else value.decode("latin-1")
 
 
-def _quoted(value: object) -> str:
+def quoted(value: object) -> str:
     """Return a literal, with double quotes where that is possible: shells and people like them."""
     if isinstance(value, tuple):
-        return f"({', '.join(map(_quoted, value))})"
+        return f"({', '.join(map(quoted, value))})"
     shown = repr(value)
     if isinstance(value, str) and shown.startswith("'") and '"' not in shown:
         return f'"{shown[1:-1]}"'
@@ -257,9 +289,15 @@ def unseen(found: Probe) -> tuple[str, ...]:
             _CUT_SHORT,
             _MAY_CHANGE,
         ]
+    notes += [_rare(way.posts) for way in (found.now, found.acked) if way is not None and way.possible][:1]
     if len(found.addresses) > 1:
         notes.append("the other addresses of this name, which were not asked")
-    if _keeps(found.idle):
+    if found.idle is not None and _keeps(found.idle):
+        if found.idle.seconds < _LIFE:
+            notes.append(
+                f"whether idle connections live longer than the {found.idle.seconds:.3g} s that were watched: a spare "
+                f"may be {_LIFE:g} s old (--idle {_LIFE:g} tells)"
+            )
         notes.append(
             f"how many connections the server serves at once: one that gives a worker to each connection loses "
             f"{SPARES} to every process with spares={SPARES}"
@@ -267,21 +305,40 @@ def unseen(found: Probe) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def _rare(posts: int) -> str:
+    """Say how much may be lost though all arrived: beyond that this would be seen in less than 1 of 20 probes."""
+    shown = [f"{number}: {_most_lost(number)}" for number in (20, 100) if number > posts]
+    others = f" ({', '.join(shown)})" if shown else ""
+    return (
+        f"what is rare: {posts} of {posts} does not exclude a loss of up to {_most_lost(posts)}{others}; "
+        "more attempts (--attempts) exclude more"
+    )
+
+
+def _most_lost(posts: int) -> str:
+    """Return the exact binomial bound of the share that is lost, at 95 %, if none of so many was."""
+    return f"{100 * (1 - 0.05 ** (1 / posts)):.2g} %"
+
+
 # --- the report ----------------------------------------------------------------------------------------------------
 
 
-def report(found: Probe) -> str:
-    """Return all of it for people: 80 columns, but for the code."""
+def report(found: Probe, ssl_context: Sequence[str] = ()) -> str:
+    """Return all of it for people: 80 columns, but for the code.
+
+    Args:
+        found: all of it.
+        ssl_context: lines of Python that make the one that was given, where anybody knows.
+
+    """
     lines = [found.url, ""]
     for label, text in _rows(found):
-        lines += textwrap.wrap(
-            text, _WIDTH, initial_indent=label.ljust(_LABEL), subsequent_indent=" " * _LABEL, break_long_words=False
-        )
-    lines += ["", *_recommended(found)]
+        lines += _wrapped(text, label.ljust(_LABEL), " " * _LABEL)
+    lines += ["", *_recommended(found, ssl_context)]
     if found.unseen:
         lines += ["", "What a client cannot see:"]
         for note in found.unseen:
-            lines += textwrap.wrap(f"{note}.", _WIDTH, initial_indent="  - ", subsequent_indent="    ")
+            lines += _wrapped(f"{note}.", "  - ", "    ")
     return "\n".join(lines)
 
 
@@ -296,9 +353,10 @@ def _rows(found: Probe) -> Iterator[tuple[str, str]]:
         yield "then", "the server closes" if found.closes else "the server does not close, though it is asked to"
     if found.idle is not None:
         yield "idle", _idle(found.idle)
+    yield "closing=", "its values, and how the request fared with each:"
     for way in (found.answered, found.now, found.acked):
         if way is not None:
-            yield way.closing, _way(way)
+            yield f"  {way.closing}", _way(way)
 
 
 def _addresses(found: Probe) -> str:
@@ -332,7 +390,10 @@ def _idle(idle: Idle) -> str:
     )
     if idle.beside:
         return f"{idle.held} connections {lived}; a request beside them was accepted"
-    return f"beside {idle.held} idle connections no request was accepted: each may hold a worker of the server"
+    return (
+        f"beside {idle.held} idle connections no request was accepted: each may hold a worker of the server, or a "
+        "limit was met"
+    )
 
 
 def _way(way: Way) -> str:
@@ -345,23 +406,60 @@ def _way(way: Way) -> str:
     otherwise += [f"{times} x status {status}" for status, times in way.statuses.items() if not 200 <= status < 300]
     if otherwise:
         text += f" ({', '.join(otherwise)})"
-    return text if way.closing == "answered" else f"{text}. {verdict}: {way.why}"
+    if way.closing != "answered":
+        return f"{text}. {verdict}: {way.why}"
+    return f"{text}: {way.why}" if 0 < way.answered < way.posts else text
 
 
-def _recommended(found: Probe) -> Iterator[str]:
+def _recommended(found: Probe, ssl_context: Sequence[str]) -> Iterator[str]:
     if found.code is None:
         yield "rawfnf cannot send there."
         return
-    accepted = bool(found.answered.answered)
-    yield "Safe:" if accepted else "Safe, once it answers 2xx (probe again then):"
+    yield _heading(found)
+    names = [name for name in _GIVEN if f"({name}," in found.code or f"{name}={name}" in found.code]
+    if "ssl_context" in names and ssl_context:
+        names.remove("ssl_context")
+        yield from (f"    {line}" for line in ssl_context)
     yield f"    {found.code}"
-    if given := [name for name in _GIVEN if f"({name}," in found.code or f"{name}={name}" in found.code]:
-        yield f"    # {', '.join(given)}: what was given here; it may hold credentials, and is not shown"
+    if "url" in names and (moved := _moved(found)):
+        names.remove("url")
+        yield from _comment(f"url: where it redirects to, with its {'query' if '?***' in moved else 'credentials'}")
+    if names:
+        yield from _comment(f"{', '.join(names)}: what was given here; it may hold credentials, and is not shown")
     if found.faster:
-        yield "Looked possible as well, with what a client cannot see:"
+        yield "Looked possible too (but read what a client cannot see):"
         yield from (f"    {line}" for line in found.faster)
-    elif accepted:
+        yield from _comment("data: the body of each post, as the one that was given here")
+    elif found.answered.answered or found.status == 303:
         yield "Nothing faster looked possible." if found.now else "Nothing faster was tried."
+
+
+def _heading(found: Probe) -> str:
+    accepted, posts = found.answered.answered, found.answered.posts
+    if accepted == posts:
+        return "Safe:"
+    if accepted:
+        return f"Safe, as far as it answers 2xx (here to {accepted} of {posts} only):"
+    if found.status == 303 and found.location:
+        return "Safe, if that is no page to log in:"
+    return "Safe, once it answers 2xx (probe again then):"
+
+
+def _comment(text: str) -> list[str]:
+    return _wrapped(text, "    # ", "    # ")
+
+
+def _wrapped(text: str, first: str, others: str) -> list[str]:
+    """Return lines that begin as told. What is to be copied, an option or a URL, stays in one piece; so does 45 %."""
+    lines = textwrap.wrap(
+        text.replace(" %", "\xa0%"),
+        _WIDTH,
+        initial_indent=first,
+        subsequent_indent=others,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [line.replace("\xa0", " ") for line in lines]
 
 
 def _time(seconds: float) -> str:

@@ -10,9 +10,10 @@ in three ways, which differ only in when our end is sent:
 and each time the answer is listened for. A server that takes an end for "gone" answers the first way only. What goes on
 the wire is a Listener's business (_connection.py); what all this means, in words, is _advice.py's.
 
-It is polite: where the first request is not accepted (2xx), no other is sent, since none could tell more; a way whose
-attempt meets silence until `linger` ends there; idle connections, which some servers give a worker each, are held only
-as long as a request beside them is answered.
+It is polite: where the first request is not accepted (2xx), no other is sent, since none could tell more. A way whose
+attempt meets silence until `linger`, or a status that refuses it, ends there: that may be a limit, or a request that is
+taken only once. Where that happens to a normal exchange, nothing more is asked. Idle connections, which some servers
+give a worker each, are held only as long as a request beside them is answered.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from ._route import checked_seconds, checked_timeout, route_to
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Callable
     from datetime import datetime
 
     from ._connection import Wait
@@ -43,8 +45,10 @@ HELD = _advice.SPARES
 # Seconds that a server may take to close behind its answer: FIN mostly comes in the same segment.
 _UNTIL_END = 0.25
 # A request beside idle connections is given up after so many times what the slowest took without them, and no sooner
-# than a second: until then nobody else may be answered either.
-_SLOWER, _SECOND = 10, 1.0
+# than this, in seconds: until then nobody else may be answered either. The kernel sends again what a full backlog has
+# made it lose, a SYN or its answer, after exactly 1 s (RFC 6298 §2.1; linux: TCP_TIMEOUT_INIT): that is not waiting for
+# a worker, and must be over by then.
+_SLOWER, _SOONEST = 10, 2.0
 _MOST_ATTEMPTS = 1000
 _HTTP1 = b"HTTP/1."
 
@@ -80,7 +84,8 @@ class Way(NamedTuple):
         seconds: from the request's last byte to the head of the answer, the median of `answered`; None without one.
         statuses: how often each came.
         failures: how often each thing went wrong, in words.
-        possible: whether this closing looked possible; True for "answered" wherever an answer came. None: not known.
+        possible: whether this closing looked possible; True for "answered" where every exchange was accepted. None: not
+            known.
         why: of `possible`, in words.
 
     """
@@ -105,6 +110,7 @@ class Idle(NamedTuple):
         seconds: how long the first of them lived.
         closed: True: the server closed it then. False: it was open when we stopped looking.
         beside: whether a request was accepted (2xx) while they were open: no, where each holds a worker of the server.
+            One that is refused, by a limit perhaps, is not accepted either.
 
     """
 
@@ -129,10 +135,10 @@ class Probe(NamedTuple):
         meaning: of the status for fire-and-forget, in words.
         closes: whether the server closes after its answer, as the request asks it to; None if that was not seen.
         answered, now, acked: how the request fared with each closing. The last two are None if they were not tried.
-        idle: what became of idle connections; None if that was not tried.
+        idle: what became of idle connections; None if that was not tried, as where a status refused a request.
         code: a line of Python to paste that is safe here, as far as any is; None where rawfnf cannot send at all. The
             names `url`, `params`, `headers`, `auth`, `ssl_context` in it stand for what probe() was given, and may
-            hold credentials.
+            hold credentials; `url` for where it redirects to, if it does (303 is none: it says where the outcome is).
         faster: lines beside it that looked possible, the fastest first, for who knows what stands in `unseen`.
         unseen: what a client cannot see, in words.
 
@@ -176,8 +182,8 @@ def probe(
 ) -> Probe:
     """Ask an endpoint which closing it needs. **It sends real requests**: `attempts` for each closing, and one more.
 
-    The one more is sent beside idle connections. If the first of all is not accepted (2xx), it stays the only one. It
-    blocks for their time, and `idle`.
+    The one more is sent beside idle connections. If the first of all is not accepted (2xx), it stays the only one; a
+    closing whose request is refused later is not asked again. It blocks for their time, and `idle`.
 
     Args:
         url, params, headers, auth, method: as for `Request`.
@@ -195,20 +201,39 @@ def probe(
         ConnectError: the endpoint cannot be reached at all. No request byte left.
 
     """
-    linger, timeout = checked_seconds(linger, "linger"), checked_timeout(timeout)
+    call = _advice.Call(url, params, headers, auth, method, timeout, linger, ssl_context, connect_to, source_address)
+    return ask(call, data, json, attempts=attempts, idle=idle)
+
+
+def ask(
+    call: _advice.Call,
+    data: Data | None,
+    json: object = None,
+    *,
+    attempts: int,
+    idle: float,
+    tell: Callable[[str], object] = lambda _: None,
+) -> Probe:
+    """Do what probe() does; `tell` is called with what is asked next, in words."""
+    linger, timeout = checked_seconds(call.linger, "linger"), checked_timeout(call.timeout)
     requests_sent(attempts, idle)
-    if isinstance(headers, Iterator):  # looked at twice: by the Request, and for the recommendation
-        headers = list(headers)
+    # Fields are looked at twice: by the Request, and for the recommendation.
+    headers = list(call.headers) if isinstance(call.headers, Iterator) else call.headers
+    call = call._replace(linger=linger, timeout=timeout, headers=headers)
     try:
-        request = Request(url, params=params, headers=headers, auth=auth, method=method)
-        route = route_to(request.origin, ssl_context=ssl_context, connect_to=connect_to, source_address=source_address)
+        request = Request(call.url, params=call.params, headers=headers, auth=call.auth, method=call.method)
+        route = route_to(
+            request.origin,
+            ssl_context=call.ssl_context,
+            connect_to=call.connect_to,
+            source_address=call.source_address,
+        )
         message = _in_memory(request, data, json)
     except (OSError, ImportError) as error:  # a module or certificate that is loaded on first use
         raise not_prepared(error) from error
-    call = _advice.Call(url, params, headers, auth, method, timeout, linger, ssl_context, connect_to, source_address)
     started = monotonic()
     addresses = route.known or resolved(route, None if timeout is None else started + timeout)
-    return _Prober(route, addresses, message, timeout, linger).probe(call, attempts, idle)
+    return _Prober(route, addresses, message, timeout, linger, tell=tell).probe(call, attempts, idle)
 
 
 def requests_sent(attempts: int, idle: float) -> int:
@@ -239,6 +264,11 @@ class _Attempt(NamedTuple):
     def accepted(self) -> bool:
         return self.status is not None and 200 <= self.status < 300
 
+    @property
+    def refused(self) -> bool:
+        """Tell whether a status said no: for a limit, or because the request is taken only once."""
+        return self.status is not None and not self.accepted
+
 
 class _Prober:
     """Sends the request, again and again, and remembers what all connections have shown."""
@@ -250,7 +280,10 @@ class _Prober:
         message: Message,
         timeout: float | None,
         linger: float,
+        *,
+        tell: Callable[[str], object],
     ) -> None:
+        self._tell = tell
         self._route, self._found, self._message = route, addresses, message
         self._timeout, self._linger = timeout, linger
         self._addresses = addresses  # the one that answered, once there is one
@@ -259,6 +292,7 @@ class _Prober:
 
     def probe(self, call: _advice.Call, attempts: int, idle: float) -> Probe:
         """Do all of it; ConnectError if there is no first connection."""
+        self._tell(_asking("answered", 1, attempts))
         first = Listener(*self._where())
         refused = False
         try:
@@ -270,16 +304,18 @@ class _Prober:
             self._note(first)
             attempt = _Attempt(None, failure="it refused HTTP/1.1 in the handshake (ALPN)")
         self._addresses = (first.address,)
-        answered, now, acked = [attempt], list[_Attempt](), list[_Attempt]()
+        ways = answered, now, acked = [attempt], list[_Attempt](), list[_Attempt]()
         beside = None
         if attempt.accepted:
             self._go_on("answered", answered, attempts)
-            self._go_on("now", now, attempts)
-            if _tcp.TELLS_UNACKED:
-                self._go_on("acked", acked, attempts)
-            beside = self._idle(answered, idle) if idle else None
+            if not answered[-1].refused:
+                self._go_on("now", now, attempts)
+                if _tcp.TELLS_UNACKED:
+                    self._go_on("acked", acked, attempts)
+            if idle and not any(way and way[-1].refused for way in ways):
+                beside = self._idle(answered, idle)
         http2 = refused or (attempt.status is None and _insists_on_http2(first))
-        return self._result(call, first, http2=http2, ways=(answered, now, acked), idle=beside)
+        return self._result(call, first, http2=http2, ways=ways, idle=beside)
 
     def _result(
         self,
@@ -303,7 +339,7 @@ class _Prober:
             status=attempt.status,
             location=location,
             http2=http2,
-            meaning=_advice.meaning(attempt.status, location, attempt.failure, http2=http2),
+            meaning=_meaning(attempt, first.seen, location, self._linger, http2=http2),
             closes=first.peer_ended if first.complete else None,
             answered=answered,
             now=now,
@@ -324,7 +360,8 @@ class _Prober:
     # --- requests --------------------------------------------------------------------------------------------------
 
     def _go_on(self, closing: Closing, way: list[_Attempt], attempts: int) -> None:
-        while len(way) < attempts and not (way and way[-1].silent):
+        while len(way) < attempts and not (way and (way[-1].silent or way[-1].refused)):
+            self._tell(_asking(closing, len(way) + 1, attempts))
             way.append(self._again(closing, self._linger))
 
     def _again(self, closing: Closing, linger: float) -> _Attempt:
@@ -369,6 +406,7 @@ class _Prober:
     # --- idle connections ------------------------------------------------------------------------------------------
 
     def _idle(self, usual: list[_Attempt], seconds: float) -> Idle:
+        self._tell(f"{HELD} idle connections, for {seconds:g} s")
         spares: list[Connection] = []
         try:
             return self._hold(spares, usual, seconds)
@@ -383,7 +421,7 @@ class _Prober:
         except ConnectError:
             return Idle(len(spares) - 1, 0.0, closed=True, beside=False)
         slowest = max(attempt.seconds or 0.0 for attempt in usual)
-        beside = self._again("answered", min(self._linger, max(_SECOND, _SLOWER * slowest)))
+        beside = self._again("answered", min(self._linger, max(_SOONEST, _SLOWER * slowest)))
         first = spares[0]
         if beside.accepted:
             _watch(first, first.ready_at + seconds)
@@ -471,6 +509,16 @@ def _way(closing: Closing, attempts: list[_Attempt]) -> Way | None:
         possible=None,
         why="",
     )
+
+
+def _asking(closing: Closing, number: int, attempts: int) -> str:
+    return f'closing="{closing}", request {number} of {attempts}'
+
+
+def _meaning(attempt: _Attempt, seen: bytes, location: str | None, linger: float, *, http2: bool) -> str:
+    if attempt.silent and not http2 and _may_be_http1(seen):
+        return _advice.silence(linger)
+    return _advice.meaning(attempt.status, location, attempt.failure, http2=http2)
 
 
 def _missing(connection: Listener, failure: str | None, linger: float) -> str:

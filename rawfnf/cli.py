@@ -47,6 +47,14 @@ _SECRET = re.compile(
 # Options whose value is free text, and so may begin with a dash.
 _WITH_VALUE = {"-d", "--data", "--data-binary", "--json", "-H", "--header", "-u", "--user"}
 
+_ABOUT = """
+Send an HTTP POST without waiting for the answer, and say what is known to have
+arrived; or find out beforehand what an endpoint keeps of such requests.
+"""
+_PROBE_ABOUT = """
+Find out which closing an endpoint needs, and what else fire-and-forget would
+never tell.
+"""
 _PROBE = """
 It sends the request for real: N times with each of the three closings, and once
 beside idle connections; once in all if the first is not accepted (2xx). It ends
@@ -55,7 +63,7 @@ with a line of Python to paste, and tells what a client cannot see.
 examples:
   rawfnf probe https://collector.example/events --json '{"event": "test"}'
   rawfnf probe http://localhost:8080/log -d line=test --attempts 20 --idle 60
-  rawfnf probe http://agent/metrics --unix-socket /run/agent.sock -d cpu=0.7 -w json
+  rawfnf probe http://agent/metrics --unix-socket /run/agent.sock -d cpu=0.7
 
 exit status (curl's numbers):
   0 probed, whatever was found   2 bad arguments   6 cannot resolve
@@ -65,14 +73,16 @@ exit status (curl's numbers):
 _EXAMPLES = """
 examples:
   rawfnf post https://collector.example/events --json '{"event": "start"}'
-  rawfnf post http://localhost:8080/upload --data-binary @big.bin --closing answered
-  tail -n 100 app.log | rawfnf post http://localhost:8080/log --data-binary @- -H 'Content-Type: text/plain'
-  rawfnf post http://agent/metrics --unix-socket /run/agent.sock -d cpu=0.7 -w json
+  rawfnf post http://localhost:8080/up --data-binary @a.bin --closing answered
+  tail -n 100 app.log | rawfnf post http://localhost:8080/log \\
+    --data-binary @- -H 'Content-Type: text/plain'
+  rawfnf post http://agent/metrics --unix-socket /run/agent.sock -d cpu=0.7
   rawfnf probe https://collector.example/events --json '{"event": "test"}'
 
 exit status (curl's numbers):
-  0 sent, or probed   2 bad arguments   6 cannot resolve   7 cannot connect   28 timed out
-  35 TLS handshake failed   55 failed while sending   60 certificate not trusted
+  0 sent, or probed   2 bad arguments   6 cannot resolve   7 cannot connect
+  28 timed out   35 TLS handshake failed   55 failed while sending
+  60 certificate not trusted
 """
 
 
@@ -100,17 +110,23 @@ def _joined(argv: Sequence[str]) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rawfnf",
-        description="Send an HTTP POST without waiting for the answer, and say what is known to have arrived; "
-        "or find out beforehand what an endpoint keeps of such requests.",
+        description=_ABOUT,
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"rawfnf {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    parser.set_defaults(run=lambda _: _help(parser))
+    commands = parser.add_subparsers(metavar="COMMAND")
     _add_post(commands)
     _add_probe(commands)
     return parser
+
+
+def _help(parser: argparse.ArgumentParser) -> int:
+    """Help who gave no command. That is an error, and its text none of the output."""
+    parser.print_help(sys.stderr)
+    return 2
 
 
 def _add_post(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -138,7 +154,7 @@ def _add_probe(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     command = commands.add_parser(
         "probe",
         help="find out which closing an endpoint needs, by real requests",
-        description="Find out which closing an endpoint needs, and what else fire-and-forget would never tell.",
+        description=_PROBE_ABOUT,
         epilog=_PROBE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -194,7 +210,7 @@ def _add_request_options(command: argparse.ArgumentParser) -> None:
         help="'K;' sends an empty field; 'Content-Type:' leaves that out",
     )
     option("-u", "--user", metavar="USER:PW", help="Basic authentication; asks for the password if there is no colon")
-    option("-X", "--request", default="POST", metavar="METHOD")
+    option("-X", "--request", default="POST", metavar="METHOD", help="such as PUT (default: POST)")
 
 
 def _add_connection_options(command: argparse.ArgumentParser) -> Callable[..., argparse.Action]:
@@ -253,7 +269,8 @@ def _probe(arguments: argparse.Namespace) -> int:
         return _failed(arguments, error)
     from ._advice import report
 
-    _tell(json.dumps(_plain(found)) if arguments.write_out else report(found), "probed")
+    told = json.dumps(_plain(found)) if arguments.write_out else report(found, _context_code(arguments))
+    _tell(told, "probed")
     return 0
 
 
@@ -296,20 +313,24 @@ def _send(arguments: argparse.Namespace) -> Receipt:
 
 
 def _ask(arguments: argparse.Namespace) -> Probe:
-    from ._probe import probe, requests_sent
+    from ._advice import Call
+    from ._probe import ask, requests_sent
 
     body = _body(arguments)
     options = _options(arguments, body)
     attempts, idle = arguments.attempts, arguments.idle
     most = requests_sent(attempts, idle)
     Request(options["url"], headers=options["headers"], auth=options["auth"], method=options["method"])  # or complains
-    beside = ", and one beside idle connections" if idle else ""
-    print(
-        f"rawfnf: sending {redacted(options['url'])} up to {most} real requests: {attempts} with each closing{beside}",
-        file=sys.stderr,
-        flush=True,
-    )
-    return probe(data=body, attempts=attempts, idle=idle, **options)
+    beside = ", one beside idle connections" if idle else ""
+    call = Call(params=None, **options)
+    print(f"rawfnf: sending {redacted(options['url'])}", file=sys.stderr)
+    print(f"  up to {most} real requests: {attempts} with each closing{beside}", file=sys.stderr, flush=True)
+    if not sys.stderr.isatty():
+        return ask(call, body, attempts=attempts, idle=idle)
+    try:
+        return ask(call, body, attempts=attempts, idle=idle, tell=lambda what: _draw(f"asking: {what}"))
+    finally:
+        _draw("")
 
 
 def _options(arguments: argparse.Namespace, body: Body) -> dict[str, Any]:
@@ -448,6 +469,20 @@ def _context(arguments: argparse.Namespace) -> ssl.SSLContext | None:
     return context
 
 
+def _context_code(arguments: argparse.Namespace) -> list[str]:
+    """Return lines of Python that make a context as _context() does."""
+    from ._advice import quoted
+
+    trusted = f"cafile={quoted(arguments.cacert)}" if arguments.cacert else ""
+    code = ["import ssl", f"ssl_context = ssl.create_default_context({trusted})"]
+    if arguments.insecure:
+        code += ["ssl_context.check_hostname = False", "ssl_context.verify_mode = ssl.CERT_NONE  # trusts anybody"]
+    if arguments.cert:
+        files = ", ".join(quoted(name) for name in (arguments.cert, arguments.key) if name)
+        code.append(f"ssl_context.load_cert_chain({files})")
+    return code
+
+
 def _connect_to(url: str, arguments: argparse.Namespace) -> ConnectTo | None:
     if arguments.unix_socket:
         return cast("str", arguments.unix_socket)
@@ -528,6 +563,11 @@ def _exit_status(error: RawfnfError) -> int:
     return {"resolve": 6, "connect": 7, "handshake": 35}.get(error.phase, 55)
 
 
+def _draw(text: str) -> None:
+    """Write over the last line of the terminal that standard error is."""
+    print(f"\r{text}\033[K", end="", file=sys.stderr, flush=True)
+
+
 class _Progress:
     """A bar on standard error, redrawn in place; `total` in bytes, None if nobody knows."""
 
@@ -545,12 +585,12 @@ class _Progress:
         now = monotonic()
         if now >= self._next:
             self._next = now + self._INTERVAL
-            print(f"\r{self._drawn()}\033[K", end="", file=sys.stderr, flush=True)
+            _draw(self._drawn())
         return piece
 
     def clear(self) -> None:
         """Leave the line as it was found."""
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
+        _draw("")
 
     def _drawn(self) -> str:
         done = f"{self._done / 1048576:.1f} MiB"

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib
+import itertools
 import json
 import os
 import pty
+import re
 import socket
 import subprocess
 import sys
+import textwrap
 import threading
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -29,10 +33,11 @@ ROOT = Path(__file__).parent.parent
 SECONDS = 30
 
 
-def rawfnf(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
+def rawfnf(*arguments: str, stdin: bytes = b"", **variables: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [sys.executable, "-m", "rawfnf", *arguments],
         cwd=ROOT,
+        env=os.environ | variables,
         input=stdin,
         capture_output=True,
         timeout=SECONDS,
@@ -292,10 +297,10 @@ def test_an_early_answer_is_told(recorder: Recorder, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout[:13]) == (0, "answered 413:")
 
 
-def test_a_large_body_shows_its_progress_on_a_terminal(recorder: Recorder, tmp_path: Path) -> None:
+def shown_on_a_terminal(*arguments: str) -> bytes:
+    """Return what the terminal got that standard error is."""
     if sys.platform == "win32":
         pytest.skip("Windows has no pseudo-terminals")
-    (tmp_path / "data").write_bytes(bytes(8_000_000))
     ours, theirs = pty.openpty()
     shown = bytearray()
 
@@ -306,12 +311,18 @@ def test_a_large_body_shows_its_progress_on_a_terminal(recorder: Recorder, tmp_p
 
     reader = threading.Thread(target=read)
     reader.start()
-    command = [sys.executable, "-m", "rawfnf", "post", recorder.url, "--data-binary", f"@{tmp_path / 'data'}"]
+    command = [sys.executable, "-m", "rawfnf", *arguments]
     done = subprocess.run(command, cwd=ROOT, stderr=theirs, stdout=subprocess.DEVNULL, timeout=SECONDS, check=False)
     os.close(theirs)
     reader.join()
     os.close(ours)
     assert done.returncode == 0
+    return bytes(shown)
+
+
+def test_a_large_body_shows_its_progress_on_a_terminal(recorder: Recorder, tmp_path: Path) -> None:
+    (tmp_path / "data").write_bytes(bytes(8_000_000))
+    shown = shown_on_a_terminal("post", recorder.url, "--data-binary", f"@{tmp_path / 'data'}")
     assert b"% of 7.6 MiB" in shown
     assert shown.endswith(b"\r\x1b[K")
 
@@ -330,6 +341,21 @@ def test_help_explains_itself_with_examples(arguments: list[str], examples: list
     assert [example for example in examples if example not in done.stdout] == []
 
 
+@pytest.mark.parametrize("command", [[], ["post"], ["probe"]])
+def test_help_fits_80_columns(command: list[str]) -> None:
+    help_ = rawfnf(*command, "--help", COLUMNS="80").stdout
+    assert [line for line in help_.splitlines() if len(line) > 80] == []
+    assert re.search(r"METHOD\n? +such as PUT", help_) or not command
+
+
+def test_who_gives_no_command_is_helped(recorder: Recorder) -> None:
+    done = rawfnf()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == rawfnf("--help").stdout
+    done = rawfnf("--no-such-option")
+    assert (done.returncode, "--no-such-option" in done.stderr) == (2, True)
+
+
 # --- probe ----------------------------------------------------------------------------------------------------------
 
 
@@ -346,12 +372,12 @@ def test_a_probe_says_what_it_will_send_before_it_sends(recorder: Recorder) -> N
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
-            said = process.stderr.readline()
+            where, said = process.stderr.readline(), process.stderr.readline()
         finally:
             asked.set()
         output, _ = process.communicate(timeout=SECONDS)
-    assert "up to 22 real requests: 7 with each closing, and one beside" in said
-    assert recorder.url in said
+    assert "up to 22 real requests: 7 with each closing, one beside idle connections\n" in said
+    assert where == f"rawfnf: sending {recorder.url}\n"
     assert process.returncode == 0
     assert "413: the body is too large" in output
 
@@ -359,11 +385,12 @@ def test_a_probe_says_what_it_will_send_before_it_sends(recorder: Recorder) -> N
 def test_a_probe_tells_people(recorder: Recorder) -> None:
     done = rawfnf("probe", recorder.url, "--json", "{}", "--attempts", "2", "--idle", "0.1")
     lines = done.stdout.splitlines()
-    assert (done.returncode, done.stderr.count("\n")) == (0, 1)
+    assert (done.returncode, done.stderr.count("\n")) == (0, 2)
+    assert [line for line in done.stderr.splitlines() if len(line) > 80] == []
     assert lines[0] == recorder.url
     assert "answer      204: accepted" in lines
     assert any(line.startswith("idle        2 connections kept for ") for line in lines)
-    assert any(line.startswith("now         accepted 2 of 2 in ") for line in lines)
+    assert any(line.startswith("  now       accepted 2 of 2 in ") for line in lines)
     fields = 'headers={"Content-Type": "application/json", "Accept": "application/json"}'
     assert f'    sender = rawfnf.Sender("{recorder.url}", closing="answered", {fields}, spares=2)' in lines
     assert [bytes(talk.body) for talk in (recorder.next() for _ in range(9)) if talk.raw_length] == [b"{}"] * 7
@@ -379,6 +406,39 @@ def test_a_probe_tells_machines(tls_recorder: Recorder, cafile: Path) -> None:
     assert datetime.fromisoformat(told["tls"]["not_after"]).utcoffset() == timedelta(0)
     assert [told[way]["statuses"] for way in ("answered", "now", "acked")] == [{"204": 1}] * 3
     assert told["idle"] is None
+
+
+def test_a_probe_shows_on_a_terminal_what_it_asks(recorder: Recorder) -> None:
+    shown = shown_on_a_terminal("probe", recorder.url, "--attempts", "2", "--idle", "0.1")
+    asked = [
+        line.removesuffix(b"\x1b[K") for line in shown.split(b"\r")[3:]
+    ]  # behind the two lines of the announcement
+    ways = [
+        b'asking: closing="%b", request %d of 2' % (way, n) for way in (b"answered", b"now", b"acked") for n in (1, 2)
+    ]
+    assert asked == [*ways, b"asking: 2 idle connections, for 0.1 s", b""]
+
+
+@pytest.mark.parametrize("trust", ["--cacert", "-k"])
+def test_what_a_probe_recommends_over_tls_runs_as_it_stands(
+    tls_recorder: Recorder, cafile: Path, authority: trustme.CA, tmp_path: Path, trust: str
+) -> None:
+    certificate = authority.issue_cert("client.test")
+    certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
+    certificate.cert_chain_pems[0].write_to_path(tmp_path / "certificate.pem")
+    client = ["--cert", str(tmp_path / "certificate.pem"), "--key", str(tmp_path / "key.pem")]
+    trusting = ["--cacert", str(cafile)] if trust == "--cacert" else ["-k"]
+    done = rawfnf("probe", tls_recorder.url, *trusting, *client, "--attempts", "1", "--idle", "0")
+    _, _, recommended = done.stdout.partition("\nSafe:\n")
+    code = "".join(itertools.takewhile(lambda line: line.startswith("    "), recommended.splitlines(keepends=True)))
+    assert "load_cert_chain" in code
+    assert ("trusts anybody" in code) == (trust == "-k")
+    names: dict[str, Any] = {"rawfnf": importlib.import_module("rawfnf")}
+    exec(textwrap.dedent(code), names)
+    with names["sender"] as sender:
+        assert sender.post(b"a body")
+        assert sender.flush(SECONDS)
+    assert sender.stats.answered == {204: 1}
 
 
 def test_a_probe_that_cannot_ask_exits_with_curls_number(tls_recorder: Recorder) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import rawfnf
-from rawfnf import _advice
+from rawfnf import _advice, _pool
 from tests.peers import (
     NARROW,
     NO_CONTENT,
@@ -187,11 +187,40 @@ def test_who_answers_only_sometimes_is_told_by_numbers(recorder: Recorder) -> No
     assert "accepted 3 of 5" in _advice.report(probe)
 
 
-def test_another_status_behind_our_end_is_no_acceptance(recorder: Recorder) -> None:
-    recorder.script = in_turn(says(OK), says(b"HTTP/1.1 500 Oops\r\n" + LENGTH))
-    probe = probed(recorder, attempts=1, idle=0)
+def test_a_limit_that_is_met_ends_each_way_and_is_not_blamed_on_our_end(recorder: Recorder) -> None:
+    recorder.script = in_turn(*[says(OK)] * 5, says(b"HTTP/1.1 429 Too Many Requests\r\n" + LENGTH))
+    probe = probed(recorder, attempts=5, idle=0.02)
+    assert len(recorder.talks) == 7  # nothing beside idle connections either
+    assert probe.idle is None
+    assert probe.answered.possible
+    for way in (probe.now, probe.acked):
+        assert way is not None
+        assert (way.posts, way.answered, way.statuses, way.possible) == (1, 0, {429: 1}, None)
+        assert "the 429 may be for a limit" in way.why
+    report = _advice.report(probe)
+    assert "change of mind" not in report
+    assert "Not safe" not in report
+
+
+def test_a_loss_behind_our_end_is_one_though_a_refusal_follows(recorder: Recorder) -> None:
+    refuses = says(b"HTTP/1.1 429 Too Many Requests\r\n" + LENGTH)
+    recorder.script = in_turn(*[says(OK)] * 3, closes_without_answer, refuses)
+    probe = probed(recorder, attempts=3, idle=0)
     assert probe.now is not None
-    assert (probe.now.answered, probe.now.statuses, probe.now.possible) == (0, {500: 1}, False)
+    assert (probe.now.posts, probe.now.statuses, probe.now.possible) == (2, {429: 1}, False)
+
+
+def test_a_request_that_is_taken_only_once_is_sent_only_twice(recorder: Recorder) -> None:
+    created, conflict = (says(b"HTTP/1.1 %b\r\n" % line + LENGTH) for line in (b"201 Created", b"409 Conflict"))
+    recorder.script = in_turn(created, conflict)
+    probe = probed(recorder, attempts=5, idle=0.02)
+    assert len(recorder.talks) == 2
+    assert (probe.answered[1:3], probe.answered.statuses) == ((2, 1), {201: 1, 409: 1})
+    assert (probe.now, probe.acked, probe.idle, probe.faster) == (None, None, None, ())
+    report = _advice.report(probe).splitlines()
+    assert "Safe:" not in report
+    assert "Safe, as far as it answers 2xx (here to 1 of 2 only):" in report
+    assert "the 409 may be for a limit, or for a request that is taken once" in probe.answered.why
 
 
 def test_an_answer_before_our_end_says_nothing_of_it() -> None:
@@ -262,6 +291,28 @@ def test_an_idle_connection_that_holds_the_server_is_let_go(recorder: Recorder) 
     assert "spares" not in (probe.code or "")
 
 
+def test_a_request_beside_idle_connections_may_lose_its_syn(recorder: Recorder) -> None:
+    def answers_after_the_kernels_second(talk: Talk) -> None:
+        talk.receive_request()
+        talk.dawdle(1.2)  # 1 s until the kernel sends a SYN again
+        says(OK)(talk)
+
+    recorder.script = in_turn(*[says(OK)] * 5, answers_after_the_kernels_second)
+    probe = probed(recorder, attempts=1)
+    assert probe.idle is not None
+    assert probe.idle.beside
+    assert "spares=2" in (probe.code or "")
+
+
+def test_a_refusal_beside_idle_connections_is_not_said_to_be_their_doing(recorder: Recorder) -> None:
+    recorder.script = in_turn(*[says(OK)] * 5, says(b"HTTP/1.1 429 Too Many Requests\r\n" + LENGTH))
+    probe = probed(recorder, attempts=1)
+    assert probe.idle is not None
+    assert not probe.idle.beside
+    assert "a limit was met" in " ".join(_advice.report(probe).split())
+    assert "spares" not in (probe.code or "")
+
+
 def test_a_unix_socket_has_no_round_trip(unix_recorder: Recorder) -> None:
     probe = probed(unix_recorder)
     assert (probe.address, probe.round_trip, probe.status) == (unix_recorder.address, None, 204)
@@ -329,8 +380,36 @@ def test_a_redirect_says_where_to(recorder: Recorder, target: bytes, leads: str,
     recorder.script = says(b"HTTP/1.1 308 Permanent Redirect\r\nX: 1\r\nLocation: " + target + b"\r\n" + LENGTH)
     probe = probed(recorder)
     assert probe.location == leads.format(url=recorder.url)
-    assert f"use {probe.location}" in probe.meaning
+    assert f"use {probe.location}, unless that is a page to log in" in probe.meaning
     assert (probe.code or "").startswith(f"sender = rawfnf.Sender({code.format(url=recorder.url)}, ")
+
+
+@pytest.mark.parametrize(
+    ("target", "with_what"), [(b"/x?key=sesame", "query"), (b"https://me:sesame@h.test/x", "credentials")]
+)
+def test_a_redirect_that_holds_what_is_not_shown_is_named_in_the_report(
+    recorder: Recorder, target: bytes, with_what: str
+) -> None:
+    recorder.script = says(b"HTTP/1.1 307 Temporary Redirect\r\nLocation: " + target + b"\r\n" + LENGTH)
+    probe = probed(recorder, headers={"X-Key": "1"})
+    report = _advice.report(probe)
+    assert "sesame" not in report
+    assert f"    # url: where it redirects to, with its {with_what}\n    # headers: what was given here" in report
+
+
+def test_303_took_the_request_so_that_posts_go_on_where_they_went(unix_recorder: Recorder) -> None:
+    unix_recorder.script = says(b"HTTP/1.1 303 See Other\r\nLocation: /result/17\r\n" + LENGTH)
+    probe = probed(unix_recorder)
+    assert len(unix_recorder.talks) == 1
+    assert probe.location == f"{unix_recorder.url}result/17"
+    assert f"it took the request, and shows what came of it at {probe.location}" in probe.meaning
+    assert "go on posting to the URL that was given" in probe.meaning
+    assert "lose every post" not in probe.meaning
+    assert (probe.code or "").startswith(f'sender = rawfnf.Sender("{unix_recorder.url}", ')
+    assert f'connect_to="{unix_recorder.address}"' in (probe.code or "")
+    report = _advice.report(probe)
+    assert "\nSafe, if that is no page to log in:\n" in report
+    assert report.endswith("Nothing faster was tried.")
 
 
 def test_a_redirect_behind_an_early_hint_is_seen(recorder: Recorder) -> None:
@@ -345,7 +424,9 @@ def test_a_server_that_never_answers_is_asked_once(recorder: Recorder) -> None:
     recorder.script = never_answers
     probe = probed(recorder, linger=0.1)
     assert (probe.status, probe.closes, probe.now) == (None, None, None)
-    assert "no answer in 0.1 s" in probe.meaning
+    assert probe.meaning == (
+        "no answer in 0.1 s: whether it keeps what it got cannot be told; ask again with --linger 30"
+    )
     assert len(recorder.talks) == 1
     assert 'closing="answered"' in (probe.code or "")
 
@@ -411,6 +492,18 @@ def test_the_protocol_that_was_agreed_on_is_told(authority: trustme.CA) -> None:
         probe = probed(peer, attempts=1, idle=0)
     assert probe.tls is not None
     assert probe.tls.alpn == "http/1.1"
+
+
+def test_http2_that_was_agreed_on_is_told_though_the_server_is_silent(authority: trustme.CA) -> None:
+    theirs, ours = server_context(authority, ssl.TLSVersion.TLSv1_3), ssl.create_default_context()
+    theirs.set_alpn_protocols(["h2"])
+    ours.set_alpn_protocols(["h2", "http/1.1"])
+    authority.configure_trust(ours)
+    with recording(context=theirs, options={"ssl_context": ours}) as peer:
+        peer.script = never_answers
+        probe = probed(peer, linger=0.1)
+    assert (probe.status, probe.http2, probe.code) == (None, True, None)
+    assert "HTTP/2 only" in probe.meaning
 
 
 def test_an_unverified_certificate_has_no_end_that_is_known(tls_recorder: Recorder) -> None:
@@ -484,7 +577,7 @@ def test_no_credential_is_shown(recorder: Recorder) -> None:
     probe = rawfnf.probe(url, attempts=1, idle=0, headers={"X-Key": "sesame"}, params={"token": "sesame"})
     assert "sesame" not in repr(probe) + _advice.report(probe)
     assert probe.code == 'sender = rawfnf.Sender(url, closing="answered", params=params, headers=headers)'
-    assert "# url, params, headers:" in _advice.report(probe)
+    assert "# url, params, headers: what was given here" in _advice.report(probe)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no signal interrupts a wait on Windows")
@@ -546,6 +639,48 @@ def test_the_line_to_paste_is_python(peer: Recorder) -> None:
     assert sender.stats.answered == {204: 1}
 
 
+@pytest.mark.parametrize(
+    ("attempts", "said"),
+    [
+        (1, "1 of 1 does not exclude a loss of up to 95 % (20: 14 %, 100: 3 %)"),
+        (5, "5 of 5 does not exclude a loss of up to 45 % (20: 14 %, 100: 3 %)"),
+        (20, "20 of 20 does not exclude a loss of up to 14 % (100: 3 %)"),
+        (100, "100 of 100 does not exclude a loss of up to 3 %"),
+    ],
+)
+def test_how_much_may_be_lost_unseen_is_told_by_numbers(recorder: Recorder, attempts: int, said: str) -> None:
+    probe = probed(recorder, attempts=attempts, idle=0)
+    assert any(note.startswith(f"what is rare: {said}; more attempts") for note in probe.unseen)
+
+
+def test_what_is_rare_is_told_only_of_what_looked_possible(recorder: Recorder) -> None:
+    recorder.script = in_turn(says(OK), closes_without_answer)
+    assert not any("rare" in note for note in probed(recorder, attempts=1, idle=0).unseen)
+
+
+def test_that_a_spare_may_live_longer_than_was_watched_is_told(recorder: Recorder) -> None:
+    probe = probed(recorder, attempts=1, idle=0.3)
+    (note,) = (note for note in probe.unseen if note.startswith("whether idle connections live longer than the 0.3"))
+    assert "a spare may be 30 s old (--idle 30 tells)" in note
+    assert _advice._LIFE == _pool._OLDEST
+    assert not any("live longer" in note for note in probed(recorder, attempts=1, idle=0).unseen)
+
+
 def test_the_report_fits_80_columns_but_for_code(peer: Recorder) -> None:
-    report = _advice.report(probed(peer))
-    assert [line for line in report.splitlines() if len(line) > 80 and not line.startswith("    ")] == []
+    probe = probed(
+        peer, linger=PATIENCE + 0.25, headers={"X-A-Field-Of-Our-Own": "1"}, params={"a": "1"}, auth=("u", "p")
+    )
+    lines = _advice.report(probe).splitlines()
+    code = [line.removeprefix("    ") for line in lines if len(line) > 80]
+    assert len(code) == 1 + len(probe.faster)
+    assert code == [probe.code, *probe.faster]
+    assert {"  - ", "    "} < {line[:4] for line in lines}  # notes, and what is wrapped of them
+
+
+def test_the_report_says_what_its_words_stand_for(recorder: Recorder) -> None:
+    lines = _advice.report(probed(recorder, attempts=1)).splitlines()
+    row = lines.index("closing=    its values, and how the request fared with each:")
+    ways = [line.split()[0] for line in lines[row + 1 : lines.index("", row)] if line[2] != " "]
+    assert ways == ["answered", "now", "acked"]
+    possible = lines.index("Looked possible too (but read what a client cannot see):")
+    assert lines[possible + 3].startswith("    # data: the body")
