@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import datetime as dt
+import errno
 import gc
 import json
 import logging
@@ -295,7 +296,7 @@ ANYTHING: dict[str, tuple[object, object]] = {
     "NaN": (float("nan"), "nan"),
     "infinite": ([float("-inf"), 1, True, None, 0.5], ["-inf", 1, True, None, 0.5]),
     "keys": ({(1, 2): {"a"}, None: 1}, {"(1, 2)": "{'a'}", "null": 1}),
-    "long int": (10**5000, hex(10**5000)),
+    "long int": ([10**5000, 1], ["<int>", 1]),
     "surrogate": ("\udc80\U0001f40d\u2028", "\udc80\U0001f40d\u2028"),
     "torn": (Torn(a=1), "torn"),
 }
@@ -603,21 +604,6 @@ def test_an_interrupt_passes_and_its_record_is_counted(
     assert (handler.stats.posted, handler.dropped) == (2, 1)
 
 
-def test_after_close_records_go_to_handleError_and_are_counted(recorder: Recorder, logs: Logs) -> None:
-    handler = logs.by(keeping_errors(recorder))
-    handler.handle(record("before"))
-    handler.close()
-    handler.close()
-    assert handler.stats.answered == {204: 1}
-    handler.handle(record("after"))
-    handler.flush()
-    (error,) = handler.errors
-    assert isinstance(error, rawfnf.RequestError)
-    assert "closed" in str(error)
-    assert (handed_over(handler), handler.dropped) == (2, 1)
-    assert [json.loads(talk.body)["message"] for talk in all_ended(recorder) if talk.data] == ["before"]
-
-
 @contextlib.contextmanager
 def answering_when_told(peer: Recorder) -> Iterator[threading.Event]:
     """Let the peer answer only when the event is set, which is at the end at the latest."""
@@ -656,7 +642,7 @@ def test_what_the_queue_does_not_hold_is_dropped_and_counted(logs: Logs, spares:
     with recording(script=lambda _: assert_told(told), keep=False) as peer:
         handler = logs.to(peer, timeout=None, linger=0.1, spares=spares)
         handler.setFormatter(logging.Formatter())
-        handler._sender.warm()
+        handler._senders[0].warm()
         big = "x" * (20 << 20)  # four are more than 64 MiB, and nobody reads them
         for _ in range(6):
             logs.logger.info(big)
@@ -683,6 +669,16 @@ def test_a_server_that_refuses_holds_nobody_up(logs: Logs) -> None:
 
 
 @linux
+def test_close_tells_of_a_black_hole(capsys: pytest.CaptureFixture[str]) -> None:
+    with black_hole() as (host, port):
+        handler = PostHandler(f"http://{host}:{port}/", timeout=0.1, linger=0.3)
+        handler.handle(record("hello"))
+        handler.close()
+    assert (handler.stats.unanswered + handler.stats.reset, handler.dropped) == (1, 0)
+    assert capsys.readouterr().err.count("ConnectError: ") == 1
+
+
+@linux
 def test_a_black_hole_holds_nobody_up(logs: Logs) -> None:
     with black_hole() as (host, port):
         handler = logs.by(PostHandler(f"http://{host}:{port}/", timeout=None, linger=0.1, max_held=2))
@@ -705,6 +701,146 @@ def test_a_server_that_comes_later_gets_the_records_that_come_then(logs: Logs) -
         assert messages(peer, 1) == ["arrives"]
         handler.close()
     assert handler.stats.answered == {204: 1}
+
+
+# --- what nobody would miss is told --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spares", [0, 2])
+def test_what_keeps_us_from_connecting_is_told_once(logs: Logs, spares: int) -> None:
+    with contextlib.closing(Errors(f"http://127.0.0.1:{refusing_port()}/", spares=spares)) as handler:
+        handler.errors = []
+        for lost in range(1, 4):
+            handler.handle(record("hello"))
+            until(lambda lost=lost: handler.stats.reset == lost, "the refusal")  # type: ignore[misc]
+    (error,) = handler.errors
+    assert isinstance(error, rawfnf.ConnectError)
+    assert (error.phase, error.errno) == ("connect", errno.ECONNREFUSED)
+    assert (handler.stats.reset, handler.dropped) == (3, 0)
+
+
+def test_a_server_we_do_not_trust_is_told(tls_recorder: Recorder) -> None:
+    handler = Errors(tls_recorder.url, ssl_context=ssl.create_default_context())
+    handler.errors = []
+    handler.handle(record("hello"))
+    until(lambda: handler.stats.reset == 1, "the failure")
+    handler.handle(record("hello"))
+    handler.close()
+    (error,) = handler.errors
+    assert isinstance(error, rawfnf.ConnectError)
+    assert error.phase == "handshake"
+
+
+@pytest.mark.parametrize("spares", [0, 2])
+def test_close_tells_of_it_where_no_record_has(spares: int, capsys: pytest.CaptureFixture[str]) -> None:
+    handler = PostHandler(f"http://127.0.0.1:{refusing_port()}/", spares=spares)
+    handler.handle(record("hello"))
+    handler.close()
+    told = capsys.readouterr().err
+    assert told.startswith("--- Logging error ---\n")
+    assert told.count("nothing listens there") == 1
+    handler.close()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_server_that_ends_after_its_answers_is_no_failure(logs: Logs, capsys: pytest.CaptureFixture[str]) -> None:
+    with recording() as peer:
+        handler = logs.to(peer)
+        handler.handle(record("hello"))
+        until(lambda: handler.stats.answered == {204: 1}, "the answer")
+    until(lambda: handler._senders[0]._pool.last_failure is not None, "that no spare can be opened")
+    handler.close()
+    assert capsys.readouterr().err == ""
+
+
+# --- after close() -------------------------------------------------------------------------------------------------
+
+
+def no_thread() -> bool:
+    """Tell whether there is none of a Sender."""
+    return all(thread.name != "rawfnf" for thread in threading.enumerate())
+
+
+def test_after_close_a_record_opens_the_handler_again(peer: Recorder) -> None:
+    handler = keeping_errors(peer)
+    for number in range(3):
+        handler.handle(record(f"{number}"))
+        handler.close()
+        handler.close()
+        assert no_thread()
+        assert "closed" in repr(handler)
+        assert handler.stats == stats_of(number + 1)
+        handler.flush()
+    assert handler.errors == []
+    assert came(peer) == ["0", "1", "2"]
+
+
+def stats_of(answered: int) -> rawfnf.Stats:
+    """Return the account of so many records that were all answered, with nothing open."""
+    return rawfnf.Stats(answered, {204: answered}, 0, 0, 0, 0, 0, 0, 0, 0)
+
+
+def test_a_handler_outlives_a_configuration_that_does_not_mention_it(peer: Recorder) -> None:
+    logger = logging.getLogger(LOGGER)
+    config = configured(**{"class": "logging.NullHandler"})
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler := keeping_errors(peer))
+    try:
+        logger.info("before")
+        assert posted(peer)["message"] == "before"
+        logging.config.dictConfig(config | {"loggers": {}})
+        logger.info("after")
+        assert posted(peer)["message"] == "after"
+    finally:
+        logger.removeHandler(handler)
+        logging.config.dictConfig(NOTHING)
+        handler.close()
+    assert handler.stats == stats_of(2)
+    assert (handler.dropped, handler.errors) == (0, [])
+
+
+def test_records_while_another_thread_closes_are_posted(peer: Recorder) -> None:
+    handler = keeping_errors(peer)
+
+    def work(name: str) -> None:
+        for number in range(50):
+            handler.handle(record(f"{name}{number}"))
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in "ABCD"]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        handler.close()
+    handler.close()
+    assert no_thread()
+    assert handler.errors == []
+    assert handler.stats == stats_of(200)
+    assert came(peer) == sorted(f"{name}{number}" for name in "ABCD" for number in range(50))
+
+
+@pytest.mark.parametrize("spares", [0, 1])
+@pytest.mark.parametrize("outer", ["a record", "closing"])
+def test_a_record_in_the_middle_of_closing_is_posted_or_counted(recorder: Recorder, outer: str, spares: int) -> None:
+    answered = []
+
+    def nested(at: int) -> int:
+        handler = PostHandler(recorder.url, spares=spares, linger=PATIENCE)
+        acts = {"a record": lambda: handler.handle(record("hello")), "closing": handler.close}
+        acts["a record"]()
+        inner = acts["closing" if outer == "a record" else "a record"]
+        with in_the_middle(inner, at=at) as count:
+            acts[outer]()
+        handler.close()
+        assert no_thread()
+        answered.append(handler.stats.answered[204])
+        lost = handler.stats.unanswered  # of a record whose post() has a spare in hand, in the frames below closing
+        assert lost <= (outer == "a record")
+        assert handler.stats.posted == answered[-1] + lost
+        assert handed_over(handler) == (2 if outer == "a record" or count["places"] >= at else 1)
+        return count["places"]
+
+    assert numbers_of_places(nested) > 0
+    assert len([talk for talk in all_ended(recorder) if talk.whole]) >= sum(answered)
 
 
 # --- nothing recurses, nobody waits for another ---------------------------------------------------------------------
@@ -769,34 +905,75 @@ class LoudContext(ssl.SSLContext):
     """A user's own class, which tells of every handshake: in the Sender's thread, for its spares."""
 
     logger: logging.Logger
+    times = 1  # that it tells of it
+    handshakes = 1000  # that it tells of
 
     def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
-        self.logger.info("a handshake in %s", threading.current_thread().name)
+        self.handshakes -= 1
+        if self.handshakes >= 0:
+            for _ in range(self.times):
+                self.logger.info("a handshake in %s", threading.current_thread().name)
         return super().wrap_bio(*args, **options)
 
 
-def test_what_the_senders_thread_logs_does_not_go_round_for_ever(
-    authority: trustme.CA, tls_version: ssl.TLSVersion, logs: Logs
-) -> None:
+@pytest.fixture
+def loud(authority: trustme.CA, logs: Logs) -> LoudContext:
+    """A context that tells the logger."""
     context = LoudContext(ssl.PROTOCOL_TLS_CLIENT)
     context.logger = logs.logger
     authority.configure_trust(context)
-    with recording(context=server_context(authority, tls_version)) as peer:
-        handler = logs.by(PostHandler(peer.url, ssl_context=context))
-        logs.logger.info("one")
-        until(lambda: handler.dropped >= 1, "that one is not posted any more")
-        until(lambda: handler.stats.held == 0 and handler.stats.spares == 2, "quiet")
-        posts = handler.stats.posted
-        assert 2 <= posts <= 17
-        let_pass(LOOK)
-        assert handler.stats.posted == posts
-        logs.logger.info("two")
-        until(lambda: b"two" in b"".join(bytes(talk.body) for talk in peer.talks), "the next from elsewhere")
-        until(lambda: handler.stats.held == 0, "its answer")
-        handler.close()
-        bodies = [json.loads(talk.body) for talk in all_ended(peer) if talk.whole]
+    return context
+
+
+@pytest.fixture
+def loud_peer(authority: trustme.CA, tls_version: ssl.TLSVersion, loud: LoudContext) -> Iterator[Recorder]:
+    """A recorder that is reached with it."""
+    with recording(context=server_context(authority, tls_version), options={"ssl_context": loud}) as peer:
+        yield peer
+
+
+def test_what_the_senders_thread_logs_does_not_go_round_for_ever(
+    loud_peer: Recorder, logs: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rawfnf.handler._FROM_THREAD", 16)  # for the sake of our time
+    handler = logs.by(keeping_errors(loud_peer))
+    logs.logger.info("one")
+    until(lambda: handler.dropped >= 1, "that one is not posted any more")
+    until(lambda: handler.stats.held == 0 and handler.stats.spares == 2, "quiet")
+    posts = handler.stats.posted
+    assert 2 <= posts <= 17
+    let_pass(LOOK)
+    assert handler.stats.posted == posts
+    (error,) = handler.errors
+    assert "in a row are from a Sender's thread" in str(error)
+    logs.logger.info("two")
+    until(lambda: b"two" in b"".join(bytes(talk.body) for talk in loud_peer.talks), "the next from elsewhere")
+    handler.close()  # perhaps in the middle of those that this brings forth: what has been posted has its answer
+    assert no_thread()
+    bodies = [json.loads(talk.body) for talk in all_ended(loud_peer) if talk.whole]
     assert len(bodies) == handler.stats.posted == sum(handler.stats.answered.values())
     assert {body["message"] for body in bodies} == {"one", "two", "a handshake in rawfnf"}
+
+
+def test_what_closing_brings_forth_opens_nothing(loud_peer: Recorder, logs: Logs) -> None:
+    handler = logs.to(loud_peer, spares=0)
+    for number in range(20):
+        logs.logger.info("%d", number)
+        handler.close()  # which connects, in this very thread, and has the context log
+        assert no_thread()
+    bodies = [json.loads(talk.body)["message"] for talk in all_ended(loud_peer) if talk.whole]
+    assert len(bodies) == handler.stats.posted == sum(handler.stats.answered.values())
+    assert set(map(str, range(20))) <= set(bodies)
+    assert handed_over(handler) >= 40, "a handshake for each, and each is counted"
+
+
+def test_a_crowd_of_records_from_the_senders_thread_arrives(loud_peer: Recorder, loud: LoudContext, logs: Logs) -> None:
+    loud.times, loud.handshakes = 100, 1
+    handler = logs.to(loud_peer)
+    logs.logger.info("one")
+    assert messages(loud_peer, 101) == sorted(["one", *["a handshake in rawfnf"] * 100])
+    handler.close()
+    assert handler.dropped == 0
 
 
 class Gate:
@@ -1015,6 +1192,77 @@ def test_records_of_exit_hooks_arrive(start: Start, peer: Recorder, habit: str) 
     assert start(LOGS + HOOKS, peer, habit, before=HOOKS_BEFORE).end() == []
     hooks = ["registered before logging", "registered between", "registered last"]
     assert came(peer) == ["first", *hooks] if habit == "busy" else hooks
+
+
+RECONFIGURED = """
+handler = handle()
+logging.config.dictConfig({"version": 1, "disable_existing_loggers": False})
+if arguments[0] == "fork":
+    logging.info("parent")
+    handler.close()
+    if os.fork() == 0:
+        assert not handler.stats.posted
+    else:
+        assert os.wait()[1] == 0
+logging.info("last")
+"""
+
+
+@over_either
+@pytest.mark.parametrize("habit", ["quiet", pytest.param("fork", marks=unix)])
+def test_a_record_after_a_new_configuration_and_before_the_exit_arrives(
+    start: Start, peer: Recorder, habit: str
+) -> None:
+    peer.script = answers_who_waits
+    before = HOOKS_BEFORE + "import logging.config\n"
+    assert start(LOGS + RECONFIGURED, peer, habit, before=before).end() == []
+    each = ["last", "registered before logging", "registered between"]
+    assert came(peer) == (sorted([*each, *each, "parent"]) if habit == "fork" else each)
+
+
+LATE_BEFORE = """
+import atexit
+def late():
+    for number in range(5):
+        logging.info(f"late {number}")
+    tell(handler.stats)
+    tell(handler.dropped)
+atexit.register(late)
+import logging
+"""
+LATE = """
+handler = handle(linger=float(arguments[0]))
+logging.raiseExceptions = False
+"""
+
+
+@over_either
+def test_records_at_the_exit_are_in_the_account(start: Start, peer: Recorder) -> None:
+    peer.script = answers_who_waits
+    stats, dropped = start(LOGS + LATE, peer, 5, before=LATE_BEFORE).end()
+    assert (stats["posted"], stats["answered"], dropped) == (5, {204: 5}, 0)
+    assert came(peer) == [f"late {number}" for number in range(5)]
+
+
+@over_either
+@pytest.mark.parametrize("linger", [0, 1])
+def test_records_at_the_exit_share_the_time_it_waits(start: Start, peer: Recorder, linger: float) -> None:
+    peer.script = never_answers
+    began = time.monotonic()
+    stats, dropped = start(LOGS + LATE, peer, linger, before=LATE_BEFORE).end()
+    assert time.monotonic() - began < linger + 1 + PATIENCE / 4
+    assert stats["posted"] == stats["unanswered"] > 0
+    assert (stats["posted"] + dropped, stats["failed"]) == (5, dropped)
+
+
+@linux
+def test_records_at_the_exit_wait_for_no_black_hole(start: Start, recorder: Recorder) -> None:
+    began = time.monotonic()
+    with black_hole() as (host, port):
+        program = LOGS.replace("url,", f"'http://{host}:{port}/',") + LATE
+        stats, dropped = start(program, recorder, 1, before=LATE_BEFORE).end()
+    assert time.monotonic() - began < 2 + PATIENCE / 4
+    assert (stats["posted"], stats["failed"], dropped) == (0, 5, 5)
 
 
 ONE_AFTER_ANOTHER = """
