@@ -184,6 +184,8 @@ def account(sender: aio.Sender) -> Stats:
 @contextlib.contextmanager
 def few_descriptors(soft: int) -> Iterator[None]:
     """Let this process have so many descriptors; those that it has already it keeps."""
+    if sys.platform == "win32":
+        raise NotImplementedError
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, before[1]))
     try:
@@ -957,7 +959,7 @@ def test_an_idle_sender_lets_its_loop_sleep(loop: Loop, peer: Recorder) -> None:
 
 def switches() -> int:
     """Return how often this thread has gone to sleep."""
-    if sys.platform == "win32":
+    if sys.platform != "linux":
         raise NotImplementedError
     return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
 
