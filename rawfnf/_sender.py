@@ -184,8 +184,11 @@ class QueueingSender(Sender):
         return True
 
     def _start(self, message: Message, now: float) -> Started | None:
-        """Begin on a spare, if what the kernel does not take at once may then be left to the thread."""
-        return super()._start(message, now) if self._pool.may_owe(message) else None
+        """Begin on a spare, if nobody waits for one, and what the kernel does not take at once may be left as well."""
+        if self._pool.left or not self._pool.may_owe(message):
+            self._pump.start()
+            return None
+        return super()._start(message, now)
 
     def _leave_to_pump(self, connection: Connection) -> bool:
         return self._pump.threaded and connection.state == "sending" and self._pool.owe(connection, allowed=True)

@@ -45,9 +45,6 @@ from tests.peers import (
 from tests.test_post import gate, reads_once
 from tests.test_sender_life import STRICT, Program, all_ended, answers_who_waits
 
-if sys.platform != "win32":
-    import resource
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
@@ -186,6 +183,8 @@ def few_descriptors(soft: int) -> Iterator[None]:
     """Let this process have so many descriptors; those that it has already it keeps."""
     if sys.platform == "win32":
         raise NotImplementedError
+    import resource
+
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, before[1]))
     try:
@@ -959,9 +958,11 @@ def test_an_idle_sender_lets_its_loop_sleep(loop: Loop, peer: Recorder) -> None:
 
 def switches() -> int:
     """Return how often this thread has gone to sleep."""
-    if sys.platform != "linux":
-        raise NotImplementedError
-    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+    if sys.platform == "linux":
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+    raise NotImplementedError
 
 
 # --- the end of a wait ----------------------------------------------------------------------------------------------
