@@ -266,9 +266,9 @@ class Pool:
         return True
 
     def may_owe(self, message: Message) -> bool:
-        """Tell whether there is room for this request if all of it is left to the driver."""
+        """Tell whether no other is left whole, and there is room for all of this one with the driver."""
         with self.lock:
-            return self._may_owe(sum(map(len, message.pieces)))
+            return not self._left and self._may_owe(sum(map(len, message.pieces)))
 
     def _may_owe(self, size: int) -> bool:
         return sum(self._owed.values()) + self._left_bytes + size <= _OWED_AT_MOST

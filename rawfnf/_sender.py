@@ -185,7 +185,7 @@ class QueueingSender(Sender):
 
     def _start(self, message: Message, now: float) -> Started | None:
         """Begin on a spare, if nobody waits for one, and what the kernel does not take at once may be left as well."""
-        if self._pool.left or not self._pool.may_owe(message):
+        if not self._pool.may_owe(message):
             self._pump.start()
             return None
         return super()._start(message, now)
