@@ -224,10 +224,14 @@ class Caller:
         self._others = others
 
     def block(self, posts: Posts, most: int, limit_ns: int) -> Block:
-        """Make at most so many posts, and begin no burst after the limit (but the first)."""
+        """Make at most so many posts, and begin no burst after the limit.
+
+        But the first; and the second, where they are apart: of those the first is not timed with the others.
+        """
         begins = time.perf_counter_ns()
         end = begins + limit_ns
-        while len(posts) < most and not (len(posts) and time.perf_counter_ns() > end):
+        fewest = self._target.burst * (2 if self._target.apart else 1)
+        while len(posts) < most and not (len(posts) >= fewest and time.perf_counter_ns() > end):
             contents = posts.next_bodies(min(self._target.burst, most - len(posts)))
             aside = prepare(self.way, self._pace)
             wait_until(begins)

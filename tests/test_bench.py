@@ -130,6 +130,8 @@ def test_a_contender_gets_ready_before_a_burst_and_never_within() -> None:
     assert len(made["ns"]) == len(made["aside_ns"]) == 10
     late = caller.block(worker.Posts("json", 0), most=10, limit_ns=-1)
     assert len(late["ns"]) == 4
+    rare = worker.Caller(Way(post, between), NOWHERE._replace(apart=0.001))
+    assert len(rare.block(worker.Posts("json", 0), most=10, limit_ns=-1)["ns"]) == 2
 
 
 def test_in_a_loop_what_posts_began_is_done_before_the_next_burst_and_its_cpu_counts() -> None:
