@@ -345,7 +345,8 @@ class Pool:
 
     def has_room(self, message: Message) -> bool:
         """Tell whether this post may have a connection: so many at most are held, or are about to be."""
-        if self._queue and next(iter(self._queue)) != id(message):
+        first = self.first_in_queue() if self._queue else None
+        if first is not None and first is not message:
             return False
         return len(self._held) + len(self._in_hand) < self._max_held
 
@@ -456,7 +457,8 @@ class Pool:
 
     def first_in_queue(self) -> Message | None:
         """Return the one that is to have room next."""
-        return next(iter(self._queue.values()), None)
+        with self.lock:  # an iterator endures no change
+            return next(iter(self._queue.values()), None)
 
     def seconds_until_due(self) -> float | None:
         """Return in how many seconds `work` is due if nothing happens before; None: never."""
@@ -605,7 +607,8 @@ class Pool:
     def _send_left(self, watch: Watch, now: float) -> None:
         """Begin to send what is left whole to us, on spares or new connections, as far as there is room."""
         while self._left and self.addresses.get() and len(self._held) + len(self._in_hand) < self._max_held:
-            message = next(iter(self._left.values()))
+            with self.lock:  # as in first_in_queue()
+                message = next(iter(self._left.values()))
             connection = self.take(message, now)
             if connection is None:
                 connection = Connection(self.route, self.addresses.get(), now, None)
