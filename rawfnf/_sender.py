@@ -395,9 +395,13 @@ class _Pump:
         with self._pool.lock:
             if self._watch is None:
                 try:
-                    self._watch = _Watch()
+                    made = _Watch()
                 except OSError as error:  # out of descriptors
                     raise not_prepared(error) from error
+                if self._watch is None:
+                    self._watch = made
+                else:  # a signal handler has posted in the middle of that
+                    made.close()
                 self._pool.wake = self._watch.wake
                 flush_in_worker(os.getpid())
             return self._watch
