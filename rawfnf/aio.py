@@ -619,6 +619,8 @@ class _Pump:
         if not question.done():
             late = resolver_late()
             raise unresolved(self._route, late) from late
+        if question.cancelled():  # by close(): whoever waits here has not been cancelled
+            self._pool.raise_if_closed()
         return question.result()
 
     async def wait_for(self, fact: Callable[[], bool], until: float | None) -> bool:

@@ -1025,6 +1025,20 @@ async def given_up(coroutine: Coroutine[Any, Any, Any]) -> None:
     assert task.cancelled()
 
 
+def test_a_post_in_the_resolver_that_a_close_overtakes_has_not_been_cancelled(loop: Loop) -> None:
+    async def main() -> None:
+        loop.loop.silent = True
+        sender = aio.Sender("http://rawfnf.test/", linger=0.0)
+        posting = asyncio.ensure_future(sender.post(SMALL))
+        await when(lambda: loop.loop.asked, "the resolver is asked")
+        await sender.close()
+        with pytest.raises(RequestError, match="closed"):
+            await posting
+        assert sender.stats.failed == 1
+
+    loop.run(main())
+
+
 def test_a_close_that_is_cancelled_while_the_resolver_is_told_has_closed(loop: Loop, recorder: Recorder) -> None:
     recorder.script = never_answers
 
