@@ -1029,7 +1029,7 @@ def test_a_post_in_the_resolver_that_a_close_overtakes_has_not_been_cancelled(lo
     async def main() -> None:
         loop.loop.silent = True
         sender = aio.Sender("http://rawfnf.test/", linger=0.0)
-        posting = asyncio.ensure_future(sender.post(SMALL))
+        posting = asyncio.ensure_future(sender.post(b"x"))
         await when(lambda: loop.loop.asked, "the resolver is asked")
         await sender.close()
         with pytest.raises(RequestError, match="closed"):
