@@ -174,9 +174,12 @@ def cpu_of(what: Callable[[], None]) -> int:
     return time.thread_time_ns() - before
 
 
-def cpu_of_other_threads() -> int:
-    """CPU nanoseconds of this process so far, without this thread's."""
-    return time.process_time_ns() - time.thread_time_ns()
+def cpu_of_other_threads(before: int = 0) -> int:
+    """CPU nanoseconds of this process so far, without this thread's; what was known before is the least.
+
+    Two clocks, read one after the other: where no other thread works, their difference runs some ns to and fro.
+    """
+    return max(before, time.process_time_ns() - time.thread_time_ns())
 
 
 class Posts:
@@ -219,7 +222,7 @@ class Caller:
     def post(self, posts: Posts, contents: list[Body], aside: int, begins: int | None = None) -> None:
         """Make a burst, and note it; `aside` was spent on it before. Threads may have worked since the last burst."""
         burst = [timed(self.way.post, content, begins) for content in contents]
-        others = cpu_of_other_threads()
+        others = cpu_of_other_threads(self._others)
         posts.note(burst, aside + others - self._others)
         self._others = others
 

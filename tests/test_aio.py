@@ -426,7 +426,7 @@ def test_cancelled_while_it_waits_for_room_it_makes_way_for_the_next(loop: Loop,
                 assert account(sender) == Stats(2, {204: 2}, 0, 0, 0, 0, 0, 0, failed=1, spares=0)
 
         loop.run(main())
-    assert [bytes(recorder.next().body) for _ in range(2)] == [b"1", b"3"]
+    assert {bytes(recorder.next().body) for _ in range(2)} == {b"1", b"3"}  # the peer's threads end in any order
 
 
 @posts
