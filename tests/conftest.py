@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import ssl
 import sys
 import threading
@@ -56,6 +57,12 @@ def descriptors() -> dict[int, str]:
         with contextlib.suppress(FileNotFoundError):  # the one that listed the directory
             found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
     return found
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interruptible() -> None:
+    """Let SIGINT interrupt, whoever started the tests: in a shell's background job it is ignored from the start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
