@@ -1,183 +1,242 @@
-"""What arrives behind nginx: bodies of several sizes by each contender, counted by the upstream if they came whole.
+"""`python -m bench delivery`: what arrives at real servers, of posts by every contender.
 
-Posts are made at a fixed rate, as those of many users are: a contender that is held up by one does not spare nginx the
-next. nginx's own log says what it made of those that did not arrive.
+Theory of operation. Each server is started afresh for each transport, and first has to pass ordinary exchanges: what
+fails there says nothing about closing. Then the contenders post, one after the other in random order, bodies of all
+sizes in random order, at a fixed rate as those of many users are: who is held up by one post does not spare the server
+the next. Half of the posts are answered at once, half after some work. When all have posted, and the server has had the
+time to finish, the lines that its handlers left are compared with what was sent.
+
+Each contender has one process for the whole run, see poster.py; nothing is pinned to a core.
 """
 
 from __future__ import annotations
 
 import http.client
-import ssl
-import time
-from collections import Counter
+import json
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import urlsplit
 
-from .contenders import NOW, SENDER_THREAD, SENDER_WITHOUT_SPARES, TRICK, Contender
-from .lanes import Lane, row_of
+from . import certificates, network
+from .formats import content
 from .payload import sized
-from .processes import ChildError, WorkerProcess, python
-from .receiver import Report
-from .results import Goal
+from .places import End, ends
+from .poster import Order, Planned, Posted
+from .processes import LOOPBACK, ChildError, WorkerProcess, python
+from .reckoning import Arrivals, Sent, cell_of, lines_of
+from .servers.base import Site
 from .ways import Target
-from .worker import Assignment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    import random
+    from collections.abc import Callable, Iterator, Sequence
 
-    from .nginx import Proxy
-    from .results import Row
+    from typing_extensions import Self
 
-CONTENDERS = (SENDER_THREAD, SENDER_WITHOUT_SPARES, NOW, TRICK)
-TO_ARRIVE = (SENDER_THREAD, SENDER_WITHOUT_SPARES)
+    from .contenders import Contender
+    from .matrix import Cell, Place
+    from .places import Spot
+    from .servers.base import Running
+
 # Numbers of posts, one range a cell: every body of a run is another one.
 RANGE = 1_000_000
-# Seconds of an ordinary exchange, and of nothing new in nginx's log until that is taken for complete: a request that
-# was never read to the end of its head has no line.
-EXCHANGE, QUIET = 30.0, 1.0
-POLL = 0.02
+# Seconds of an ordinary exchange.
+EXCHANGE = 30.0
+# Fewer than any server here has workers: one that gives each connection a worker must have some left, see the README.
+POLITE_SPARES = 2
+# Seconds that a cell may take beyond the time in which its posts are due: a contender that waits, waits for some.
+CELL = 60.0
 
 
 class Size(NamedTuple):
-    """A column of the table."""
+    """Of a body, and how many posts of a cell have it."""
 
-    name: str
     bytes: int
     posts: int
-    rate: int  # posts per second
+    apart: float  # seconds until the next post is due
 
 
 SIZES = (
-    Size("100 B", 100, 100, 200),
-    Size("64 KiB", 64 << 10, 100, 200),
-    Size("1 MiB", 1 << 20, 40, 50),
-    Size("8 MiB", 8 << 20, 12, 10),
+    Size(100, 12, 0.004),
+    Size(64 << 10, 4, 0.006),
+    Size(1 << 20, 2, 0.02),
+    Size(8 << 20, 2, 0.06),
 )
 
 
-class Cell(NamedTuple):
-    """One contender's posts of one size, by one transport."""
+class Campaign(NamedTuple):
+    """What all places share."""
 
-    contender: Contender
-    transport: str
-    size: Size
-    row: Row
-    log: list[str]  # nginx's lines about it
+    contenders: Sequence[Contender]
+    sizes: Sequence[Size]
+    random: random.Random
+    numbers: Iterator[int]  # the first number of each cell: multiples of RANGE
+    folder: Path
+    issued: certificates.Certificates
 
-    @property
-    def statuses(self) -> dict[str, int]:
-        """How often nginx logged each status; 499 is its own for a client that it takes for gone."""
-        return dict(Counter(line.split('" ')[1].split()[0] for line in self.log))
+    def order(self, spot: Spot, running: Running, host: str) -> Order:
+        """Return what a cell posts, and where to: its request target is its first number, to be found in a log."""
+        first = next(self.numbers)
+        tls = spot.transport.tls is not None
+        path = spot.server.path or f"/{first}"
+        url = f"{'https' if tls else 'http'}://{host}:{running.port}{path}"
+        target = Target(url, host, running.port, path, tls, str(self.issued.authority), spares=POLITE_SPARES)
+        return Order(target, spot.server.form, self.plan(spot, first))
 
-    @property
-    def example(self) -> str:
-        """A line about a request that was lost."""
-        return next((line for line in self.log if '" 499 ' in line), self.log[0] if self.log else "")
+    def plan(self, spot: Spot, first: int) -> list[Planned]:
+        """Return the posts of a cell, in random order; even numbers are answered at once, odd ones late."""
+        allowed = spot.server.sizes
+        wanted = [size for size in self.sizes if not allowed or size.bytes in allowed for _ in range(size.posts)]
+        planned = [Planned(first + index, size.bytes, round(size.apart * 1e9)) for index, size in enumerate(wanted)]
+        self.random.shuffle(planned)
+        return planned
 
-
-class Posted(NamedTuple):
-    """A cell whose bodies are still to be counted."""
-
-    lane: Lane
-    transport: str
-    size: Size
-    first: int  # number of the first post
-    log: list[str]
-
-
-class Transport(NamedTuple):
-    """A row's group of the table."""
-
-    name: str
-    url: str
-    cafile: str | None  # None: plain
+    def may_post(self, contender: Contender, spot: Spot) -> bool:
+        """Whether a contender can post there: over TLS, and what the server takes."""
+        return (contender.speaks_tls or not spot.transport.tls) and (
+            spot.server.form == "sized" or contender.sized is sized
+        )
 
 
-def transports(proxy: Proxy) -> tuple[Transport, ...]:
-    """Return both ways to nginx."""
-    return Transport("plain", proxy.url, None), Transport("TLS 1.3", proxy.tls_url, str(proxy.cafile))
+class Posters:
+    """The contenders' processes, each started when it is first asked; as a context manager they are gone at the end."""
+
+    def __init__(self, end: End) -> None:
+        self._end = end
+        self._started: dict[str, WorkerProcess] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._started:
+            self._started.popitem()[1].close()
+
+    def post(self, contender: Contender, order: Order) -> Posted:
+        """Carry out an order; a process that fails at it says why, and is a new one the next time."""
+        try:
+            poster = self._poster(contender.name)
+            poster.tell(order.to_json())
+            made: Posted = json.loads(poster.hear(CELL + sum(post.apart_ns for post in order.posts) / 1e9))
+        except ChildError as error:
+            if failed := self._started.pop(contender.name, None):
+                failed.close()
+            return Posted(ns=[], errors={}, answered=0, note=str(error))
+        return made
+
+    def _poster(self, name: str) -> WorkerProcess:
+        if name not in self._started:
+            started = self._started[name] = WorkerProcess(self._end.inside(python("poster", name)))
+            started.hear()
+        return self._started[name]
 
 
-def validate(proxy: Proxy, transport: Transport, size: Size, number: int) -> None:
-    """Carry out an ordinary exchange: what that loses says nothing about closing."""
-    to = urlsplit(transport.url)
-    context = ssl.create_default_context(cafile=transport.cafile) if transport.cafile else None
-    connection: http.client.HTTPConnection = (
-        http.client.HTTPSConnection(to.netloc, timeout=EXCHANGE, context=context)
+def campaign_folder(stack: ExitStack) -> Path:
+    """Make a folder that servers may pass through which change their user, and that is gone at the end."""
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rawfnf-delivery-")))
+    folder.chmod(0o755)
+    return folder
+
+
+def open_campaign(
+    contenders: Sequence[Contender], sizes: Sequence[Size], chooser: random.Random, stack: ExitStack
+) -> Campaign:
+    """Issue certificates; nothing is left of it once the stack is closed."""
+    folder = campaign_folder(stack)
+    issued = certificates.issue(folder, LOOPBACK, network.SERVER)
+    numbers = iter(range(RANGE, RANGE * RANGE, RANGE))
+    return Campaign(contenders, sizes, chooser, numbers, folder, issued)
+
+
+def measure(campaign: Campaign, spots: Sequence[Spot], tick: Callable[[Spot], None]) -> tuple[list[Place], list[Cell]]:
+    """Return every place, and the cells of those that could be measured; `tick` is told what comes next."""
+    places: list[Place] = []
+    cells: list[Cell] = []
+    with Posters(End()) as near:
+        for spot in spots:
+            tick(spot)
+            try:
+                cells += measure_spot(campaign, spot, near)
+                places.append(spot.place(spot.lacks and f"missing: {spot.lacks}"))
+            except ChildError as error:
+                places.append(spot.place(f"failed: {error}"))
+    return places, cells
+
+
+def measure_spot(campaign: Campaign, spot: Spot, near: Posters) -> list[Cell]:
+    """Start the server, let all contenders post there, and see what has arrived; ChildError where it fails."""
+    if spot.lacks:
+        return []
+    with ExitStack() as stack:
+        clients, server = stack.enter_context(ends(spot.transport))
+        posters = stack.enter_context(Posters(clients)) if spot.transport.rtt else near
+        site = new_site(campaign, spot, server)
+        running = stack.enter_context(spot.server.start(site))
+        arrivals = Arrivals(site.handled, running)
+        validate(campaign, spot, arrivals, clients, server.address)
+        sent = [
+            send(posters, contender, campaign.order(spot, running, server.address))
+            for contender in in_random_order(campaign, spot)
+        ]
+        arrivals.settle({post.number for cell in sent for post in cell.planned})
+        log = lines_of(running)
+        order = [contender.name for contender in campaign.contenders]
+        sent.sort(key=lambda cell: order.index(cell.contender.name))
+        return [cell_of(spot, cell, arrivals.of(cell, spot.server.form), log) for cell in sent]
+
+
+def new_site(campaign: Campaign, spot: Spot, end: End) -> Site:
+    """Make the server's folder."""
+    folder = Path(tempfile.mkdtemp(dir=campaign.folder))
+    folder.chmod(0o755)
+    handled = folder / "handled"
+    handled.touch()
+    handled.chmod(0o666)  # some servers change their user
+    return Site(folder, end.address, spot.transport.tls, campaign.issued, handled, end.inside, end.entered)
+
+
+def in_random_order(campaign: Campaign, spot: Spot) -> list[Contender]:
+    """Return who posts there."""
+    who = [contender for contender in campaign.contenders if campaign.may_post(contender, spot)]
+    campaign.random.shuffle(who)
+    return who
+
+
+def send(posters: Posters, contender: Contender, order: Order) -> Sent:
+    """Let one contender post."""
+    return Sent(contender, order.target.path, order.posts, posters.post(contender, order))
+
+
+def validate(campaign: Campaign, spot: Spot, arrivals: Arrivals, clients: End, host: str) -> None:
+    """Carry out ordinary exchanges, one of each size: whoever fails at these is not measured."""
+    single = campaign._replace(sizes=[size._replace(posts=1) for size in campaign.sizes])
+    target, form, planned = single.order(spot, arrivals.running, host)
+    for post in planned:
+        status = exchange(target, content(post.number, post.size, form), clients)
+        if status // 100 != 2:
+            raise ChildError(f"an ordinary request of {post.size} bytes was answered {status}")
+    numbers = {post.number for post in planned}
+    arrivals.settle(numbers)
+    if missing := numbers - arrivals.counts().keys():
+        raise ChildError(f"{len(missing)} of {len(numbers)} ordinary requests were answered, and not handled")
+
+
+def exchange(target: Target, body: bytes, clients: End) -> int:
+    """Post, and return the status of the answer; ChildError without one."""
+    context = target.context()
+    connection = (
+        http.client.HTTPSConnection(target.host, target.port, timeout=EXCHANGE, context=context)
         if context
-        else http.client.HTTPConnection(to.netloc, timeout=EXCHANGE)
+        else http.client.HTTPConnection(target.host, target.port, timeout=EXCHANGE)
     )
-    arrived = sum(proxy.delivered().values())
     try:
-        connection.request("POST", "/validation", sized(number, size.bytes))
-        status = connection.getresponse().status
-    except OSError as error:
-        raise ChildError(f"nginx does not answer an ordinary request: {error}") from error
+        with clients.entered():
+            connection.request("POST", target.path, body)
+        answer = connection.getresponse()
+        answer.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise ChildError(f"an ordinary request of {len(body)} bytes failed: {error!r}") from error
     finally:
         connection.close()
-    if status != http.client.OK or sum(proxy.delivered().values()) != arrived + 1:
-        raise ChildError(f"nginx or its upstream is not in order: {size.name}, {transport.name}, answered {status}")
-
-
-def measure(proxy: Proxy, tick: Callable[[], None], sizes: Sequence[Size] = SIZES) -> list[Cell]:
-    """Return every cell."""
-    groups = []
-    first = 0
-    for transport in transports(proxy):
-        for size in sizes:
-            validate(proxy, transport, size, first)
-            for contender in CONTENDERS:
-                first += RANGE
-                groups.append(post(proxy, contender, transport, size, first))
-                tick()
-    return count(proxy, groups)
-
-
-def post(proxy: Proxy, contender: Contender, transport: Transport, size: Size, first: int) -> Posted:
-    """Post, and wait until nginx and its upstream are done with it."""
-    to, path = urlsplit(transport.url), f"/{first}"
-    target = Target(
-        transport.url + path, str(to.hostname), to.port or 0, path, transport.cafile is not None, transport.cafile
-    )
-    with WorkerProcess(python("worker", Assignment(contender.name, target, size.bytes).to_json())) as worker:
-        lane = Lane(contender, worker, size.bytes)
-        lane.next = first
-        lane.is_ready()
-        lane.post_at_rate(size.posts, 1 / size.rate)
-        lane.leave()
-        return Posted(lane, transport.name, size, first, settled_log(proxy, path, size.posts))
-
-
-def count(proxy: Proxy, groups: Sequence[Posted]) -> list[Cell]:
-    """See what arrived of each group: all at the end, as a body may come later than nginx's word that it gave it up."""
-    delivered = proxy.delivered()
-    cells = []
-    for lane, transport, size, first, log in groups:
-        arrived = {digest: delivered.get(digest, 0) for digest in map(lane.expected, range(first, lane.next))}
-        report = Report(bodies={digest: times for digest, times in arrived.items() if times}, broken=0)
-        cells.append(Cell(lane.contender, transport, size, row_of(lane, report, cold_posts=0), log))
-    return cells
-
-
-def settled_log(proxy: Proxy, path: str, posts: int) -> list[str]:
-    """Wait until nginx has logged every post, or nothing new for a while, and the upstream is done; return the log."""
-    mark = f'"POST {path} '
-    found: list[str] = []
-    changed = time.monotonic()
-    while (len(found) < posts and time.monotonic() < changed + QUIET) or proxy.working():
-        time.sleep(POLL)
-        lines = [line for line in proxy.log() if mark in line]
-        if len(lines) > len(found):
-            found, changed = lines, time.monotonic()
-    return found
-
-
-def goals(cells: Sequence[Cell]) -> list[Goal]:
-    """Return the numbers to reach."""
-    found = []
-    for contender in TO_ARRIVE:
-        rows = [cell.row for cell in cells if cell.contender is contender]
-        made = sum(row.sent + sum(row.errors.values()) for row in rows)
-        value = 100 * sum(row.delivered or 0 for row in rows) / made if made else 0.0
-        found.append(Goal(f"delivered behind nginx, in %: {contender.name}", value, 100, at_most=False))
-    return found
+    return answer.status

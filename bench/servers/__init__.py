@@ -1,0 +1,1 @@
+"""The real servers of the delivery matrix."""
