@@ -7,7 +7,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from .options import Options, parse
+from .options import CallerOptions, Options, parse
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -20,7 +20,8 @@ BAD_START, INTERRUPTED, TERMINATED = 2, 130, 143
 
 def missing(options: Options) -> list[str]:
     """Return packages that this run needs and that are not installed."""
-    needed = NEEDED + (NEEDED_TO_PLOT if options.plot else ())
+    plots = not isinstance(options, CallerOptions) or options.every or options.plot
+    needed = NEEDED + (NEEDED_TO_PLOT if plots else ())
     return [package for package in needed if importlib.util.find_spec(package) is None]
 
 

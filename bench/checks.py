@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 
-from . import delivery, export, flat, metadata, nginx, openloop, syscalls, verdicts
-from .contenders import KNOWN
+from . import export, flat, metadata, openloop, syscalls, verdicts
+from .contenders import CONTENDERS, KNOWN
 from .progress import bar
 from .results import FAILED, MISSED, OK, Goal, Run
 from .stage import open_bench
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from .options import Options
+    from .options import CallerOptions
 
 
-def watch_flatness(options: Options, posts: int) -> int:
+def watch_flatness(options: CallerOptions, posts: int) -> int:
     """Very many posts in one process."""
     with open_bench(options.seed) as bench, bar(flat.SETTLING_POSTS + posts) as progress:
         progress.phase("posting", flat.SETTLING_POSTS + posts)
@@ -30,7 +30,7 @@ def watch_flatness(options: Options, posts: int) -> int:
     return OK if found.flat and found.true else MISSED
 
 
-def watch_open_loop(options: Options, seconds: float) -> int:
+def watch_open_loop(options: CallerOptions, seconds: float) -> int:
     """Post at a fixed rate."""
     with open_bench(options.seed) as bench, bar(seconds) as progress:
         progress.phase(f"posting for {seconds:g} s", seconds)
@@ -41,28 +41,17 @@ def watch_open_loop(options: Options, seconds: float) -> int:
     return verdict(found.goals)
 
 
-def watch_system_calls(options: Options) -> int:
+def watch_system_calls(options: CallerOptions) -> int:
     """One post under strace."""
     if lack := syscalls.missing():
         print(lack, file=sys.stderr)
         return FAILED
-    total = len(syscalls.CONTENDERS) * len(syscalls.SCENARIOS)
+    total = len(syscalls.chosen(CONTENDERS))
     with open_bench(options.seed) as bench, bar(total) as progress:
         progress.phase("tracing", total)
-        traces = syscalls.measure(bench, lambda: progress.step(1))
+        traces = syscalls.measure(bench, CONTENDERS, lambda: progress.step(1))
     found = syscalls.goals(traces)
     show(verdicts.syscall_report(traces, found))
-    return verdict(found)
-
-
-def watch_delivery() -> int:
-    """Count what arrives behind nginx."""
-    total = len(delivery.CONTENDERS) * len(delivery.SIZES) * 2
-    with nginx.proxy() as proxy, bar(total) as progress:
-        progress.phase("posting through nginx", total)
-        cells = delivery.measure(proxy, lambda: progress.step(1))
-    found = delivery.goals(cells)
-    show(verdicts.delivery_report(cells, found))
     return verdict(found)
 
 

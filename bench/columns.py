@@ -5,12 +5,12 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
-from .contenders import AIOHTTP, FLOOR, HTTP_HANDLER, TRICK
+from .contenders import AIOHTTP, FLOOR, FLOORS, HTTP_HANDLER, TRICK
 from .figures import show_ratio, show_time
-from .stats import percentile, ratio
+from .stats import equal, overlap, percentile, ratio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from .results import Row, Table
     from .scenarios import Scenario, Within
@@ -25,6 +25,11 @@ MEANINGS: dict[Within, str] = {
         "p50 to max: of handle(), called by logger.info(). A record is logged 20 ms after the one before, or when that "
         "has arrived (of QueueHandler: is answered; its thread does one after the other). all CPU: of handle() and of "
         "threads, per record; median of the rounds. HTTP÷: HTTPHandler's p50 ÷ this p50."
+    ),
+    "queues": (
+        "A broker's answer says that the broker has the message: who carries it to an endpoint, and when, is not in "
+        "these figures. all CPU: user + system per post in the caller's process; median of the rounds. ÷best: p50 ÷ "
+        "the lowest p50 of those that lost nothing."
     ),
 }
 
@@ -46,6 +51,23 @@ def whole_cpu(row: Row | None) -> float | None:
     return median(row.whole_cpu_ns) if row and row.whole and row.whole_cpu_ns else None
 
 
+def fastest(rows: Sequence[Row]) -> str:
+    """Name the contender with the lowest p50 of those that lost nothing; the floors do not compete."""
+    whole = [row for row in rows if row.whole and row.contender not in FLOORS]
+    return min(whole, key=lambda row: median(row.ns)).contender if whole else ""
+
+
+def leaders(rows: Sequence[Row]) -> set[str]:
+    """Name the fastest, and those that lost nothing either and that this run cannot tell from it.
+
+    Of few rounds none can be ranked: then those are left out of whose posts hardly any was as quick.
+    """
+    best = fastest(rows)
+    first = next((row for row in rows if row.contender == best), None)
+    whole = [row for row in rows if first and row.whole and row.contender not in FLOORS]
+    return {row.contender for row in whole if first and (row is first or (equal(first, row) and overlap(first, row)))}
+
+
 def comparisons(table: Table) -> tuple[Column, Column]:
     """Return both."""
     floor, trick, aiohttp, handler = (table.row(each.name) for each in (FLOOR, TRICK, AIOHTTP, HTTP_HANDLER))
@@ -54,6 +76,9 @@ def comparisons(table: Table) -> tuple[Column, Column]:
         return all_cpu, Column("task÷", lambda row: compare(row, whole_cpu(aiohttp), whole_cpu(row)))
     if table.scenario.within == "logging":
         return all_cpu, Column("HTTP÷", lambda row: compare(row, p50(handler), p50(row)))
+    if table.scenario.within == "queues":
+        best = min((held for row in table.rows if (held := p50(row)) is not None), default=None)
+        return all_cpu, Column("÷best", lambda row: compare(row, p50(row), best))
     return (
         Column("÷C", lambda row: compare(row, p50(row), p50(floor))),
         Column("trick÷", lambda row: compare(row, p50(trick), p50(row))),

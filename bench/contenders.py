@@ -2,33 +2,42 @@
 
 A contender is a function of a `Target`; what can be prepared once (a Session, a TLS context) it prepares there, and
 returns the function whose calls are timed: alone, or with what it has to do around these calls, as a `Way`. Those that
-post from a running event loop are in in_loops.py, those that log in loggers.py.
+post from a running event loop are in in_loops.py, those that log in loggers.py, message queues in queues.py.
+
+A "trick" gives up reading the answer, by a timeout. That timeout raises in the normal course of things, and is all that
+is suppressed.
 """
 # The packages are imported where they are used: a worker is to load none but its own contender's.
 
 from __future__ import annotations
 
 import contextlib
+import http.client
 import importlib.util
+import io
 import json
 import socket
+import ssl
+import threading
+import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 from urllib.parse import urlencode
 
-from . import in_loops, loggers
-from .payload import Body, Payload, compact_json, spaced_json
-from .ways import LINGER, MOST_HELD, AsyncWay, Post, Target, Way
+from . import in_loops, loggers, queues
+from .payload import Body, Payload, compact_json, sized, spaced_json
+from .ways import LINGER, MOST_HELD, READ_TIMEOUT, AsyncWay, Post, Target, Way, nothing
 
 if TYPE_CHECKING:
-    import ssl
+    import rawfnf
 
     from .scenarios import Scenario
 
-# Connections that the thread keeps open: at 1,000 posts a second they cover it while it cannot run for 16 ms.
-THREAD_SPARES = 16
-# Read timeout of the requests trick; urllib3 hands it to poll(), which rounds it up to one millisecond.
-TRICK_TIMEOUT = (None, 0.00001)
+# Of the requests trick: to connect, and to read.
+TRICK_TIMEOUT = (None, READ_TIMEOUT)
+# What the threads of a contender are called that starts its own.
+THREAD = "post"
 
 
 def no_post(target: Target) -> Post:  # noqa: ARG001 - as all others take it
@@ -86,7 +95,7 @@ def sender(target: Target) -> Way:
         made.pump()
         made.warm()
 
-    return Way(lambda body: made.post(**body), between, made)
+    return way_of(made, between)
 
 
 def sender_thread(target: Target) -> Way:
@@ -94,25 +103,54 @@ def sender_thread(target: Target) -> Way:
     import rawfnf
 
     context = target.context()
-    spares = max(THREAD_SPARES, target.burst)
+    spares = max(target.spares, target.burst)
     made = rawfnf.Sender(target.url, spares=spares, linger=LINGER, max_held=MOST_HELD, ssl_context=context)
-    return Way(lambda body: made.post(**body), made.warm, made)
+    return way_of(made, made.warm)
+
+
+def sender_thread_acked(target: Target) -> Way:
+    """Hand over to a Sender with a thread, which closes once the peer's TCP has acknowledged every byte."""
+    import rawfnf
+
+    context = target.context()
+    spares = max(target.spares, target.burst)
+    made = rawfnf.Sender(target.url, closing="acked", spares=spares, max_held=MOST_HELD, ssl_context=context)
+    return way_of(made, made.warm)
+
+
+def sender_thread_now(target: Target) -> Way:
+    """Hand over to a Sender whose thread opens the connections; each is closed as soon as the kernel has every byte."""
+    import rawfnf
+
+    spares = max(target.spares, target.burst)
+    made = rawfnf.Sender(target.url, closing="now", spares=spares, ssl_context=target.context())
+    return way_of(made, made.warm)
 
 
 def sender_now(target: Target) -> Way:
     """Hand over to a Sender that connects in each post, and closes as soon as the kernel has every byte."""
     import rawfnf
 
-    made = rawfnf.Sender(target.url, closing="now", ssl_context=target.context())
-    return Way(lambda body: made.post(**body), sender=made)
+    return way_of(rawfnf.Sender(target.url, closing="now", ssl_context=target.context()))
+
+
+def sender_acked(target: Target) -> Way:
+    """Hand over to a Sender that connects in each post, and closes in a later one, when every byte is acknowledged."""
+    import rawfnf
+
+    return way_of(rawfnf.Sender(target.url, closing="acked", max_held=MOST_HELD, ssl_context=target.context()))
 
 
 def sender_without_spares(target: Target) -> Way:
     """Hand over to a Sender that connects in each post, and closes in a later one, when the server has answered."""
     import rawfnf
 
-    made = rawfnf.Sender(target.url, linger=LINGER, ssl_context=target.context())
-    return Way(lambda body: made.post(**body), sender=made)
+    return way_of(rawfnf.Sender(target.url, linger=LINGER, max_held=MOST_HELD, ssl_context=target.context()))
+
+
+def way_of(made: rawfnf.Sender, between: Callable[[], None] = nothing) -> Way:
+    """Return what posts by a Sender."""
+    return Way(lambda body: made.post(**body), between, made, made.close)
 
 
 def requests_trick(target: Target) -> Post:
@@ -128,7 +166,7 @@ def requests_trick(target: Target) -> Post:
     return post
 
 
-def requests_session_trick(target: Target) -> Post:
+def requests_session_trick(target: Target) -> Way:
     """Do the same on a Session, which may reuse its connection when the answer came within the timeout."""
     import requests
 
@@ -139,6 +177,116 @@ def requests_session_trick(target: Target) -> Post:
     def post(body: Body) -> None:
         with contextlib.suppress(requests.exceptions.ReadTimeout):
             session.post(target.url, **body, timeout=TRICK_TIMEOUT, verify=verify)
+
+    return Way(post, close=session.close)
+
+
+def requests_thread(target: Target) -> Way:
+    """Start a thread that calls requests.post and waits for the answer; what it raises there, no caller sees."""
+    import requests
+
+    options = {"verify": target.cafile or True, "timeout": LINGER}
+
+    def post(body: Body) -> None:
+        threading.Thread(target=requests.post, args=(target.url,), kwargs=body | options, name=THREAD).start()
+
+    return Way(post, close=join_threads)
+
+
+def join_threads() -> None:
+    """Wait until the threads that were started have ended, for somewhat longer than each has for its answer."""
+    until = time.monotonic() + 2 * LINGER
+    for thread in threading.enumerate():
+        if thread.name == THREAD:
+            thread.join(max(0.0, until - time.monotonic()))
+
+
+def urllib3_trick(target: Target) -> Way:
+    """Do the trick by urllib3, on which requests stands; its PoolManager may reuse a connection, as a Session does."""
+    import urllib3
+
+    pool = urllib3.PoolManager(ca_certs=target.cafile, timeout=urllib3.Timeout(read=READ_TIMEOUT))
+
+    def post(body: Body) -> None:
+        content, kind = encoded(body)
+        with contextlib.suppress(urllib3.exceptions.ReadTimeoutError):
+            pool.request("POST", target.url, body=content, headers={"Content-Type": kind})
+
+    return Way(post, close=pool.clear)
+
+
+def httpx_trick(target: Target) -> Post:
+    """Do the trick by httpx.post, which makes a Client for each call, and by default loads certificates for each."""
+    import httpx
+
+    verify = target.context() or ssl.create_default_context()
+    timeout = httpx.Timeout(None, read=READ_TIMEOUT)
+
+    def post(body: Body) -> None:
+        content, kind = encoded(body)
+        with contextlib.suppress(httpx.ReadTimeout):
+            httpx.post(target.url, content=content, headers={"Content-Type": kind}, timeout=timeout, verify=verify)
+
+    return post
+
+
+def httpx_client_trick(target: Target) -> Way:
+    """Do the trick on an httpx.Client, as its documentation advises; it may reuse a connection, as a Session does."""
+    import httpx
+
+    client = httpx.Client(verify=target.context() or True, timeout=httpx.Timeout(None, read=READ_TIMEOUT))
+
+    def post(body: Body) -> None:
+        content, kind = encoded(body)
+        with contextlib.suppress(httpx.ReadTimeout):
+            client.post(target.url, content=content, headers={"Content-Type": kind})
+
+    return Way(post, close=client.close)
+
+
+def http_client(target: Target) -> Post:
+    """http.client's request(), then close() without getresponse(): its one timeout would be that of connecting, too."""
+    context = target.context()
+
+    def post(body: Body) -> None:
+        content, kind = encoded(body)
+        with contextlib.closing(http_connection(target, context)) as connection:
+            connection.request("POST", target.path, content, {"Content-Type": kind})
+
+    return post
+
+
+def http_connection(target: Target, context: ssl.SSLContext | None) -> http.client.HTTPConnection:
+    """Return what will connect in its first request."""
+    if context is None:
+        return http.client.HTTPConnection(target.host, target.port)
+    return http.client.HTTPSConnection(target.host, target.port, context=context)
+
+
+def pycurl_trick(target: Target) -> Post:
+    """Give a Curl 1 ms, the least there is: of the whole transfer, as curl has no timeout of reading alone."""
+    import certifi
+    import pycurl
+
+    cafile = target.cafile or certifi.where()
+
+    def post(body: Body) -> None:
+        content, kind = encoded(body)
+        curl = pycurl.Curl()
+        curl.setopt(pycurl.URL, target.url)
+        curl.setopt(pycurl.CAINFO, cafile)
+        curl.setopt(pycurl.HTTPHEADER, [f"Content-Type: {kind}"])
+        curl.setopt(pycurl.POSTFIELDS, content)
+        curl.setopt(pycurl.WRITEDATA, io.BytesIO())
+        curl.setopt(pycurl.TIMEOUT_MS, 1)
+        curl.setopt(pycurl.NOSIGNAL, 1)  # without it, timeouts of less than a second may count as over at once
+        try:
+            curl.perform()
+        except pycurl.error as error:
+            if error.args[0] != pycurl.E_OPERATION_TIMEDOUT:
+                raise
+        finally:
+            curl.close()
 
     return post
 
@@ -215,12 +363,38 @@ def in_a_loop(scenario: Scenario) -> bool:
     return scenario.within == "asyncio"
 
 
+def plain_or_in_a_loop(scenario: Scenario) -> bool:
+    """Everywhere but where an application logs."""
+    return plain_calls(scenario) or in_a_loop(scenario)
+
+
 def logged(scenario: Scenario) -> bool:
     """Where an application logs."""
     return scenario.within == "logging"
 
 
+def queued(scenario: Scenario) -> bool:
+    """Where the receiver is a message broker."""
+    return scenario.within == "queues"
+
+
+def small(scenario: Scenario) -> bool:
+    """Where a body fits on a command line, as those of the programs in C have to."""
+    return plain_calls(scenario) and not isinstance(scenario.kind, int)
+
+
+def near_small(scenario: Scenario) -> bool:
+    """On this machine, where a body fits on a command line."""
+    return near(scenario) and small(scenario)
+
+
+def nowhere(scenario: Scenario) -> bool:  # noqa: ARG001 - as all others take it
+    """Only where every contender is asked for."""
+    return False
+
+
 Prepared = Post | Way | Awaitable[AsyncWay]
+Family: TypeAlias = Literal["rawfnf", "requests", "http client", "socket", "queue"]
 
 
 class Contender(NamedTuple):
@@ -229,12 +403,36 @@ class Contender(NamedTuple):
     name: str
     make: Callable[[Target], Prepared] | None  # None: a program of its own, see floor.py
     body: Callable[[Payload], bytes]  # the bytes that the receiver is to see, unless it is a form or of a given size
-    where: Callable[[Scenario], bool] = near  # is it measured there?
+    family: Family  # whose rows have one colour
+    where: Callable[[Scenario], bool] = nowhere  # is it measured there by `python -m bench` alone?
+    able: Callable[[Scenario], bool] = plain_calls  # can it be measured there, when every contender is asked for?
     speaks_tls: bool = True  # False: over plain TCP in every scenario
     waits: bool = False  # does its caller wait for the answer?
     held: bool = False  # does its connection outlive the post?
     loop: Literal["", "asyncio", "uvloop"] = ""  # that its worker is to have running
     needs: tuple[str, ...] = ()  # modules that not everybody has
+    delivers: bool = True  # is it counted what arrives of it? Of those that differ in what callers pay alone, one is
+    sized: Callable[[int, int], bytes] = sized  # what the server is to see of a body of so many bytes, by its number
+
+    @property
+    def core(self) -> bool:
+        """Whether `python -m bench` alone measures it."""
+        return self.where is not nowhere
+
+    @property
+    def code(self) -> str:
+        """Where its code is: file, and line."""
+        if self.make is None:
+            return "floor.c"
+        code = self.make.__code__
+        return f"{Path(code.co_filename).name}:{code.co_firstlineno}"
+
+    @property
+    def says(self) -> str:
+        """What it does, in a line."""
+        if self.make is None:
+            return IN_C[self.held]
+        return (self.make.__doc__ or "").splitlines()[0]
 
     @property
     def worker(self) -> str:
@@ -248,50 +446,114 @@ class Contender(NamedTuple):
         return f"pip install {' '.join(missing)}" if missing else ""
 
 
-FLOOR = Contender("C socket loop", None, compact_json, speaks_tls=False)
-OPEN_FLOOR = Contender("C send, open", None, compact_json, speaks_tls=False, held=True)
-TRICK = Contender("requests trick", requests_trick, spaced_json, plain_calls)
-NOW = Contender("rawfnf now", rawfnf_now, compact_json)
-SENDER = Contender("Sender", sender, compact_json, plain_calls, held=True)
-SENDER_THREAD = Contender("Sender, thread", sender_thread, compact_json, near_at_once, held=True)
-SENDER_NOW = Contender("Sender, now", sender_now, compact_json, near_plain)
-AIO_POST = Contender("aio.post", in_loops.aio_post, compact_json, alone, loop="asyncio")
+# What the programs in C do, by whether their connection outlives the post.
+IN_C = {False: "The same in C: the floor.", True: "send() alone in C, on an open connection: the floor of a Sender."}
+
+FLOOR = Contender("C socket loop", None, compact_json, "socket", near_small, small, speaks_tls=False, delivers=False)
+OPEN_FLOOR = FLOOR._replace(name="C send, open", held=True)
+TRICK = Contender("requests trick", requests_trick, spaced_json, "requests", plain_calls)
+NOW = Contender("rawfnf now", rawfnf_now, compact_json, "rawfnf", near)
+SENDER = Contender("Sender", sender, compact_json, "rawfnf", plain_calls, held=True, delivers=False)
+SENDER_THREAD = Contender("Sender, thread", sender_thread, compact_json, "rawfnf", near_at_once, held=True)
+SENDER_NOW = Contender("Sender, now", sender_now, compact_json, "rawfnf", near_plain)
+SENDER_WITHOUT_SPARES = Contender("Sender, no spares", sender_without_spares, compact_json, "rawfnf", held=True)
+AIO_POST = Contender("aio.post", in_loops.aio_post, compact_json, "rawfnf", alone, loop="asyncio", delivers=False)
 AIO_POST_UVLOOP = AIO_POST._replace(name="aio.post, uvloop", loop="uvloop", needs=("uvloop",))
-AIO_SENDER = Contender("aio.Sender", in_loops.aio_sender, compact_json, in_a_loop, held=True, loop="asyncio")
+AIO_SENDER = Contender("aio.Sender", in_loops.aio_sender, compact_json, "rawfnf", in_a_loop, held=True, loop="asyncio")
 AIOHTTP = Contender(
-    "aiohttp, task", in_loops.aiohttp_task, spaced_json, in_a_loop, held=True, loop="asyncio", needs=("aiohttp",)
+    "aiohttp, task",
+    in_loops.aiohttp_task,
+    spaced_json,
+    "http client",
+    in_a_loop,
+    held=True,
+    loop="asyncio",
+    needs=("aiohttp",),
 )
-POST_HANDLER = Contender("PostHandler", loggers.post_handler, loggers.body_of_post_handler, logged, held=True)
-HTTP_HANDLER = Contender("HTTPHandler", loggers.http_handler, loggers.body_of_http_handler, logged, waits=True)
-QUEUE_HANDLER = Contender("QueueHandler", loggers.queue_handler, loggers.body_of_queue_handler, logged)
+AIOHTTP_TRICK = AIOHTTP._replace(
+    name="aiohttp trick", make=in_loops.aiohttp_trick, where=nowhere, able=plain_or_in_a_loop, held=False
+)
+AIOHTTP_CANCELLED = AIOHTTP_TRICK._replace(name="aiohttp, cancelled", make=in_loops.aiohttp_cancelled)
+POST_HANDLER = Contender(
+    "PostHandler",
+    loggers.post_handler,
+    loggers.body_of_post_handler,
+    "rawfnf",
+    logged,
+    logged,
+    held=True,
+    delivers=False,
+)
+HTTP_HANDLER = Contender(
+    "HTTPHandler",
+    loggers.http_handler,
+    loggers.body_of_http_handler,
+    "http client",
+    logged,
+    waits=True,
+    sized=loggers.sized_form,
+)
+QUEUE_HANDLER = Contender(
+    "QueueHandler", loggers.queue_handler, loggers.body_of_queue_handler, "http client", logged, logged, delivers=False
+)
+RABBITMQ = Contender(
+    "RabbitMQ",
+    queues.rabbitmq,
+    spaced_json,
+    "queue",
+    able=queued,
+    held=True,
+    needs=("pika",),
+    delivers=False,
+)
+KAFKA = RABBITMQ._replace(name="Kafka", make=queues.kafka, needs=("confluent_kafka",))
 
 CONTENDERS = (
     FLOOR,
     OPEN_FLOOR,
-    Contender("Python socket", raw_socket, spaced_json),
+    Contender("Python socket", raw_socket, spaced_json, "socket", near),
     NOW,
-    Contender("rawfnf acked", rawfnf_acked, compact_json),
-    Contender("rawfnf answered", rawfnf_answered, compact_json, waits=True),
-    # On plain TCP the default is "now", which has its row.
-    Contender("rawfnf default", rawfnf_default, compact_json, over_tls),
+    Contender("rawfnf acked", rawfnf_acked, compact_json, "rawfnf", near),
+    Contender("rawfnf answered", rawfnf_answered, compact_json, "rawfnf", near, waits=True),
+    # On plain TCP the default is "now", which has its row; over TLS it is "acked".
+    Contender("rawfnf default", rawfnf_default, compact_json, "rawfnf", over_tls, over_tls, delivers=False),
     AIO_POST,
     AIO_POST_UVLOOP,
     SENDER,
     SENDER_THREAD,
+    Contender("Sender, thread, acked", sender_thread_acked, compact_json, "rawfnf", held=True),
+    Contender("Sender, thread, now", sender_thread_now, compact_json, "rawfnf", held=True),
+    SENDER_WITHOUT_SPARES,
+    Contender("Sender, acked", sender_acked, compact_json, "rawfnf", held=True),
     SENDER_NOW,
     TRICK,
-    Contender("trick, Session", requests_session_trick, spaced_json),
+    Contender("trick, Session", requests_session_trick, spaced_json, "requests", near),
+    Contender("requests, thread", requests_thread, spaced_json, "requests"),
+    Contender("urllib3 trick", urllib3_trick, spaced_json, "http client", needs=("urllib3",)),
+    Contender("httpx trick", httpx_trick, spaced_json, "http client", needs=("httpx",)),
+    Contender("httpx trick, Client", httpx_client_trick, spaced_json, "http client", needs=("httpx",)),
+    Contender("http.client", http_client, spaced_json, "http client"),
+    Contender("pycurl, 1 ms", pycurl_trick, spaced_json, "http client", needs=("pycurl", "certifi")),
     AIO_SENDER,
     AIOHTTP,
+    AIOHTTP_TRICK,
+    AIOHTTP_CANCELLED,
     POST_HANDLER,
     QUEUE_HANDLER,
     HTTP_HANDLER,
+    RABBITMQ,
+    RABBITMQ._replace(name="RabbitMQ, confirmed", make=queues.rabbitmq_confirmed, waits=True),
+    KAFKA,
+    KAFKA._replace(name="Kafka, flushed", make=queues.kafka_flushed, waits=True),
 )
-# Delivery is measured of these as well; what they cost their caller is the price of a connection, like rawfnf.post's.
-SENDER_WITHOUT_SPARES = Contender("Sender, no spares", sender_without_spares, compact_json, held=True)
-NO_POST = Contender("no post at all", no_post, compact_json)
-KNOWN = {contender.name: contender for contender in (*CONTENDERS, SENDER_WITHOUT_SPARES, NO_POST)}
+NO_POST = Contender("no post at all", no_post, compact_json, "socket", delivers=False)
+KNOWN = {contender.name: contender for contender in (*CONTENDERS, NO_POST)}
 # Those that post by rawfnf.
-OURS = frozenset(name for name in KNOWN if name.startswith(("rawfnf", "Sender", "aio.", "PostHandler")))
+OURS = frozenset(contender.name for contender in CONTENDERS if contender.family == "rawfnf")
 # Programs that know nothing of HTTP: what the others are compared with.
 FLOORS = frozenset(contender.name for contender in CONTENDERS if contender.make is None)
+
+
+def measured_in(scenario: Scenario, *, every: bool) -> list[Contender]:
+    """Return who is measured in a scenario: by `python -m bench` alone, or every contender that can be."""
+    return [known for known in CONTENDERS if known.where(scenario) or (every and known.able(scenario))]

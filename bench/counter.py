@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-SLOTS = 512
+# Each contender of each repetition of each scenario has one; `python -m bench caller` has some 2,500 of them.
+SLOTS = 8192
 SLOT_BYTES = 8
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from . import floor
-from .contenders import CONTENDERS, THREAD_SPARES, Contender
+from .contenders import HTTP_HANDLER, Contender, measured_in
 from .lanes import Lane, row_of
 from .payload import payload
 from .processes import WorkerProcess, python
@@ -44,36 +44,54 @@ def scenario_of(target: Target, posts: int) -> Scenario:
     return Scenario("url", target.url, tls="1.3" if target.tls else None, most=posts)
 
 
-def contenders_for(target: Target, floor_program: Path | str) -> list[Contender]:
+def asked_for(target: Target, *, every: bool) -> list[Contender]:
+    """Who is to post there, whether they can or not."""
+    known = measured_in(scenario_of(target, 0), every=every)
+    return [contender for contender in known if contender.speaks_tls or not target.tls]
+
+
+def lack(contender: Contender, floor_program: Path | str) -> str:
+    """Say why it cannot post; empty when it can."""
+    if contender.make is None and isinstance(floor_program, str):
+        return floor_program
+    return contender.lacks
+
+
+def contenders_for(target: Target, floor_program: Path | str, *, every: bool = False) -> list[Contender]:
     """Who can post there."""
-    return [
-        contender
-        for contender in CONTENDERS
-        if contender.where(scenario_of(target, 0))
-        and (contender.speaks_tls or not target.tls)
-        and (contender.make or not isinstance(floor_program, str))
-        and not contender.lacks
-    ]
+    return [contender for contender in asked_for(target, every=every) if not lack(contender, floor_program)]
 
 
-def plan(target: Target, posts: int, floor_program: Path | str) -> str:
+def plan(target: Target, posts: int, floor_program: Path | str, *, every: bool = False) -> str:
     """Exactly what would be sent."""
-    names = [contender.name for contender in contenders_for(target, floor_program)]
+    known = contenders_for(target, floor_program, every=every)
+    names = "; ".join(contender.name for contender in known)
+    waiting = "; ".join(contender.name for contender in known if contender.waits)
+    form = f" {HTTP_HANDLER.name}'s is a form, with the attributes of a log record." if HTTP_HANDLER in known else ""
+    lacking = {each.name: lack(each, floor_program) for each in asked_for(target, every=every)}
+    missing = "".join(f" Left out: {name} (missing: {why})." for name, why in lacking.items() if why)
     return (
-        f"This sends {posts * len(names)} POST requests to {target.url}: {posts} by each of {', '.join(names)}; "
-        f"in random order, at most {RATE} a second. Each body is JSON, with a number of its own as id: "
-        f"{json.dumps(payload(0))}. Most are not waited for; rawfnf answered waits for up to {LINGER:g} s each. "
-        f"A Sender keeps up to {THREAD_SPARES} more connections open meanwhile. What arrives is not known here."
+        f"This sends {posts * len(known)} POST requests to {target.url}: {posts} by each of: {names}. In "
+        f"random order, at most {RATE} a second. Each body is JSON, with a number of its own as id: "
+        f"{json.dumps(payload(0))}.{form} These wait for each answer, rawfnf for up to {LINGER:g} s: {waiting}. The "
+        "others end their connections early, or leave the answer to a thread, a task or a later call. A Sender keeps "
+        f"up to {target.spares} more connections open meanwhile. What arrives is not known here.{missing}"
     )
 
 
 def measure(
-    target: Target, posts: int, floor_program: Path | str, chooser: random.Random, tick: Callable[[int], None]
+    target: Target,
+    posts: int,
+    floor_program: Path | str,
+    chooser: random.Random,
+    tick: Callable[[int], None],
+    *,
+    every: bool = False,
 ) -> Table:
     """Post so many times with each contender, one post at a time."""
     with ExitStack() as stack:
         lanes = []
-        for contender in contenders_for(target, floor_program):
+        for contender in contenders_for(target, floor_program, every=every):
             assignment = Assignment(contender.name, target, "json")
             command = (
                 python(contender.worker, assignment.to_json())
@@ -86,10 +104,10 @@ def measure(
         post_all(lanes, posts, chooser, tick)
         for lane in lanes:
             lane.leave()
-        rows = [row_of(lane, None, cold_posts=0) for lane in lanes]
-    if isinstance(floor_program, str):
-        rows.insert(0, Row(CONTENDERS[0].name, f"missing: {floor_program}"))
-    return Table(scenario_of(target, posts), rows)
+        rows = {lane.contender.name: row_of(lane, None, cold_posts=0) for lane in lanes}
+    asked = asked_for(target, every=every)
+    missing = {each.name: Row(each.name, f"missing: {lack(each, floor_program)}") for each in asked}
+    return Table(scenario_of(target, posts), [(missing | rows)[each.name] for each in asked])
 
 
 def post_all(lanes: list[Lane], posts: int, chooser: random.Random, tick: Callable[[int], None]) -> None:

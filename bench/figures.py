@@ -6,6 +6,8 @@ import math
 
 NOTHING = "-"
 SMALLEST, LARGEST = 0.01, 9999
+# Percent from which on a loss would vanish without a decimal.
+ALMOST_ALL = 99
 UNITS = ((1e9, "s"), (1e6, "ms"), (1e3, "µs"))
 
 
@@ -39,3 +41,28 @@ def show_ratio(value: float | None) -> str:
 def show_left(count: int | None) -> str:
     """Return a signed count; plain 0 is the good case."""
     return NOTHING if count is None else f"{count:+d}" if count else "0"
+
+
+def show_memory(kib: int | None) -> str:
+    """Return what was added to a process's memory, in MiB."""
+    if kib is None:
+        return NOTHING
+    mib = round(kib / 1024, 1)
+    return f"{mib:+.1f}M" if mib else "0"
+
+
+def show_percent(part: int, of: int) -> str:
+    """Return a share in percent: 100 only if that is all of it, 0 only if it is nothing; empty where there is none."""
+    if not of:
+        return ""
+    percent = 100 * part / of
+    if part == of or not part:
+        return f"{percent:.0f}"
+    if percent < 1:
+        return "<1"
+    return f"{int(percent)}" if percent < ALMOST_ALL else f"{math.floor(10 * percent) / 10:.1f}"
+
+
+def plural(noun: str) -> str:
+    """Return it for several: proxies, bodies, posts."""
+    return f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import psutil
-
-from .lanes import WARM_UP, Lane, descriptors_of, row_of
+from .lanes import WARM_UP, Lane, row_of
 from .measure import Measurement
 from .scenarios import Scenario
 
@@ -69,10 +67,8 @@ class Flatness(NamedTuple):
 def look(lane: Lane, arrived: int) -> Look:
     """Return what the lane's worker holds now, and says."""
     lane.leave()
-    process = psutil.Process(lane.worker.pid)
-    with process.oneshot():
-        held = process.memory_info().rss // 1024, descriptors_of(process), process.num_threads()
-    return Look(lane.next, *held, arrived, lane.ledger)
+    held = lane.after
+    return Look(lane.next, held.memory_kib, held.descriptors, held.threads, arrived, lane.ledger)
 
 
 def post_until(lane: Lane, posts: int, number: int, tick: Callable[[int], None]) -> None:

@@ -1,4 +1,4 @@
-"""What importing and one post cost a fresh interpreter: time, and peak memory.
+"""What importing a package costs a fresh interpreter: time, and peak memory, after one post where a line does that.
 
 All subjects read their bytecode from one cache of this run, which a first round fills. Otherwise rawfnf could be
 compiled anew each time (a source tree that cannot be written to, PYTHONDONTWRITEBYTECODE) and be compared with an h11
@@ -7,6 +7,7 @@ that pip has compiled: that makes it seem to cost two to three times as much.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from .results import Footprint
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 # Interpreters per subject; and for the large ones, which are shown for orientation only, every so many rounds.
@@ -46,16 +47,76 @@ class Subject(NamedTuple):
 
     name: str
     imports: str
-    post: str = ""
+    post: str = ""  # empty: one line does not do it, or it needs a broker
     every: int = 1  # measured in every so-manieth round
+    needs: str = ""  # a module that not everybody has
+    install: str = ""  # the package that has it, if it is not of that name
+
+    @property
+    def lacks(self) -> str:
+        """Say what is missing; empty when nothing is."""
+        if not self.needs or importlib.util.find_spec(self.needs):
+            return ""
+        return f"missing: pip install {self.install or self.needs}"
+
+    @property
+    def then(self) -> str:
+        """What is done after the import, for the report."""
+        return "one plain post" if self.post else ""
 
 
 BASELINE = Subject("h11, socket", "import h11, socket")
 RAWFNF = Subject("rawfnf", "import rawfnf", "rawfnf.post(sys.argv[1], json={'id': '1'})")
-SUBJECTS = (
+REQUESTS = Subject(
+    "requests", "import requests", "requests.post(sys.argv[1], json={'id': '1'})", every=RARELY, needs="requests"
+)
+# What every run measures: two goals are about it.
+FEW = (BASELINE, RAWFNF, REQUESTS)
+# Every package that is compared. That of the baseline comes first: the report compares with it.
+ALL = (
     BASELINE,
     RAWFNF,
-    Subject("requests", "import requests", "requests.post(sys.argv[1], json={'id': '1'})", every=RARELY),
+    Subject(
+        "rawfnf.aio",
+        "import rawfnf.aio",
+        "import asyncio; asyncio.run(rawfnf.aio.post(sys.argv[1], json={'id': '1'}))",
+        every=RARELY,
+    ),
+    Subject(
+        "rawfnf.handler",
+        "import rawfnf.handler",
+        "import logging; handler = rawfnf.handler.PostHandler(sys.argv[1]); "
+        "handler.handle(logging.makeLogRecord({'msg': '1'})); handler.close()",
+        every=RARELY,
+    ),
+    Subject(
+        "http.client",
+        "import http.client",
+        "connection = http.client.HTTPConnection(sys.argv[1].split('/')[2]); "
+        "connection.request('POST', '/', '1'); connection.getresponse()",
+        every=RARELY,
+    ),
+    Subject(
+        "urllib3", "import urllib3", "urllib3.request('POST', sys.argv[1], json={'id': '1'})", RARELY, needs="urllib3"
+    ),
+    REQUESTS,
+    Subject("httpx", "import httpx", "httpx.post(sys.argv[1], json={'id': '1'})", RARELY, needs="httpx"),
+    Subject("aiohttp", "import aiohttp", every=RARELY, needs="aiohttp"),
+    Subject(
+        "pycurl",
+        "import pycurl",
+        "curl = pycurl.Curl(); curl.setopt(curl.URL, sys.argv[1]); curl.setopt(curl.POSTFIELDS, '1'); curl.perform()",
+        every=RARELY,
+        needs="pycurl",
+    ),
+    Subject("pika", "import pika", every=RARELY, needs="pika"),
+    Subject(
+        "confluent_kafka",
+        "import confluent_kafka",
+        every=RARELY,
+        needs="confluent_kafka",
+        install="confluent-kafka",
+    ),
 )
 
 
@@ -78,19 +139,28 @@ def fresh(subject: Subject, url: str, cache: Path) -> tuple[int, list[int]]:
         check=False,
     )
     if done.returncode:
-        raise ChildError(f"import {subject.name}: {done.stderr.strip().splitlines()[-1]}")
+        raise ChildError(f"{subject.imports}: {done.stderr.strip().splitlines()[-1]}")
     ns, peak = json.loads(done.stdout)
     return ns, peak
 
 
-def measure(url: str, cache: Path, chooser: random.Random, tick: Callable[[], None]) -> list[Footprint]:
-    """All subjects, interleaved in random order, after a round that only fills the caches of bytecode and files."""
-    found = {subject: Footprint(subject.name, [], []) for subject in SUBJECTS}
+def measure(
+    url: str, cache: Path, chooser: random.Random, tick: Callable[[], None], subjects: Sequence[Subject] = FEW
+) -> list[Footprint]:
+    """Measure them interleaved in random order, after a round that only fills the caches of bytecode and files.
+
+    One tick per round, ROUNDS and the first. What is missing, or cannot be imported, has a note.
+    """
+    found = {each: Footprint(each.name, [], [], each.then, each.lacks) for each in subjects}
     for number in range(-1, ROUNDS):
-        due = [subject for subject in SUBJECTS if number < 0 or number % subject.every == 0]
+        due = [each for each in subjects if not found[each].note and (number < 0 or number % each.every == 0)]
         chooser.shuffle(due)
         for subject in due:
-            ns, peak = fresh(subject, url, cache)
+            try:
+                ns, peak = fresh(subject, url, cache)
+            except ChildError as error:
+                found[subject] = found[subject]._replace(note=str(error))
+                continue
             if number >= 0:
                 found[subject].import_ns.append(ns)
                 found[subject].peak_kib.extend(peak)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
 
-from .payload import Kind, form_encoded, payload, sized
+from .payload import Kind, form_encoded, payload
 from .processes import ChildError, WorkerProcess
 from .results import PROMISES, Row
 from .ways import LINGER
@@ -32,12 +32,16 @@ class Left(NamedTuple):
 
     threads: int
     descriptors: int
+    memory_kib: int  # resident
 
 
 def held_by(pid: int) -> Left:
-    """Return what the process holds now."""
-    process = psutil.Process(pid)
-    return Left(process.num_threads(), descriptors_of(process))
+    """Return what the process, without its children, holds now; ChildError if it is gone."""
+    try:
+        process = psutil.Process(pid)
+        return Left(process.num_threads(), descriptors_of(process), process.memory_info().rss // 1024)
+    except psutil.Error as error:
+        raise ChildError(f"the process cannot be looked at: {error}") from error
 
 
 def descriptors_of(process: psutil.Process) -> int:
@@ -57,7 +61,8 @@ class Lane:
         self.blocks: list[tuple[int, Block]] = []
         self.next = 0
         self.failure = ""
-        self.before = self.after = Left(0, 0)
+        self.before = self.after = Left(0, 0, 0)
+        self.warm: Left | None = None  # after the posts to warm up
         self.ledger: Ledger | None = None
 
     def is_ready(self) -> None:
@@ -77,12 +82,14 @@ class Lane:
             self.failure = str(error)
 
     def finish(self, number: int, seconds: float) -> None:
-        """Collect the block as part of round `number`."""
+        """Collect the block as part of round `number`; after one to warm up note what its worker holds by then."""
         try:
             if not self.failure:
                 made = self.worker.finish_block(seconds)
                 self.next += len(made["ns"])
                 self.blocks.append((number, made))
+                if number == WARM_UP:
+                    self.warm = held_by(self.worker.pid)
         except ChildError as error:
             self.failure = str(error)
 
@@ -113,7 +120,7 @@ class Lane:
     def expected(self, number: int) -> str:
         """Return the SHA-256 of what post `number` sent."""
         if isinstance(self.kind, int):
-            content = sized(number, self.kind)
+            content = self.contender.sized(number, self.kind)
         else:
             content = (form_encoded if self.kind == "form" else self.contender.body)(payload(number))
         return hashlib.sha256(content).hexdigest()
@@ -140,12 +147,32 @@ def posts_of(lane: Lane) -> Iterator[Post]:
             yield Post(number, index, block["first"] + index, ns, cpu_ns, claim, error)
 
 
-def row_of(lane: Lane, report: Report | None, cold_posts: int) -> Row:
-    """Put together what the worker said and what the receiver saw; the first posts of each round are not timed."""
+def left_behind(lane: Lane) -> dict[str, int | None]:
+    """Return what the worker holds after its posts, and did not hold before them; nothing of one that failed.
+
+    Memory counts from after the posts to warm up, which load modules and fill caches; None where there were none. It
+    moves by some 100 KiB to and fro without any leak: by pages that the allocator keeps or gives back, and by the
+    worker's own lists of timings. Whether it grows with the number of posts is what `--flat` asks.
+    """
+    if lane.failure:
+        return {}
+    return {
+        "threads": lane.after.threads - lane.before.threads,
+        "descriptors": lane.after.descriptors - lane.before.descriptors,
+        "memory_kib": lane.after.memory_kib - lane.warm.memory_kib if lane.warm else None,
+    }
+
+
+def row_of(lane: Lane, report: Report | None, cold_posts: int, *, arrives: bool = True) -> Row:
+    """Put together what the worker said and what the receiver saw; the first posts of each round are not timed.
+
+    Posts that raised are timed where nothing `arrives`: all of them are to raise there.
+    """
     made = list(posts_of(lane))
     sent = [post for post in made if not post.error]
-    interleaved = [post for post in sent if post.round >= 0]
-    timed = [post for post in sent if post.round == ALONGSIDE or (post.round >= 0 and post.nth >= cold_posts)]
+    of_interest = sent if arrives else made
+    interleaved = [post for post in of_interest if post.round >= 0]
+    timed = [post for post in of_interest if post.round == ALONGSIDE or (post.round >= 0 and post.nth >= cold_posts)]
     promised = [post for post in sent if post.claim in PROMISES]
     arrived = report["bodies"] if report else {}
     numbers = {post.number for post in made if lane.expected(post.number) in arrived}
@@ -170,8 +197,8 @@ def row_of(lane: Lane, report: Report | None, cold_posts: int) -> Row:
         claims=ledger.claims if ledger else dict(Counter(post.claim for post in sent if post.claim)),
         errors=dict(Counter(post.error for post in made if post.error)),
         unpaced=sum(block["unpaced"] for _, block in lane.blocks),
-        threads=lane.after.threads - lane.before.threads,
-        descriptors=lane.after.descriptors - lane.before.descriptors,
+        arrives=arrives,
+        **left_behind(lane),
     )
 
 

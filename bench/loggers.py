@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from .payload import compact_json
+from .payload import compact_json, sized
 from .ways import LINGER, Span, Target, Way
 
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from .ways import Post
 
 NAME, MESSAGE = "bench", "%(device)s, reading %(id)s: %(celsius)s degrees, %(note)s"
+# Of a record whose argument is to become the form.
+FORM = "a form"
+# Bytes of the number in front of a body of a given size.
+NUMBER = 10
 # 2023-11-14T22:13:20Z; the rest is of no meaning.
 EVERYWHERE = {
     "created": 1.7e9,
@@ -73,34 +77,67 @@ class Watched(logging.Handler):
 def logged_by(handler: logging.Handler) -> Post:
     """Return what logs a line by this handler alone, and tells how long the handler took."""
     logging.setLogRecordFactory(record)
-    logger = logging.getLogger(NAME)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+    # Not getLogger(), whose loggers are everybody's: a second handler's Formatter would add to the records.
+    logger = logging.Logger(NAME, logging.INFO)
     watched = Watched(handler)
     logger.addHandler(watched)
 
     def post(body: Body) -> Span:
-        logger.info(MESSAGE, body["json"])
+        if "json" in body:
+            logger.info(MESSAGE, body["json"])
+        else:
+            logger.info(FORM, as_form(body["data"]))
         return watched.span
 
     return post
 
 
+def forget(handler: logging.Handler) -> None:
+    """Close the handler, and let records be made as they always are."""
+    handler.close()
+    logging.setLogRecordFactory(logging.LogRecord)
+
+
+def as_form(data: Payload | bytes) -> Payload:
+    """Return what becomes the form: of a body of so many bytes, one field of that size, whose name is the number."""
+    if isinstance(data, bytes):
+        return {data[:NUMBER].decode(): "0" * (len(data) - NUMBER - 1)}
+    return data
+
+
+def sized_form(number: int, size: int) -> bytes:
+    """Return the bytes of that form: it cannot be anything else than a form."""
+    return urlencode(as_form(sized(number, size))).encode()
+
+
+class Standard(logging.handlers.HTTPHandler):
+    """What the standard library has, with that method overridden which is there for it."""
+
+    def mapLogRecord(self, record: logging.LogRecord) -> dict[str, Any]:  # noqa: N802 - logging's name
+        """Return what becomes the form: every attribute, or what was logged in order to be one."""
+        if record.msg == FORM and isinstance(record.args, dict):
+            return record.args
+        return super().mapLogRecord(record)
+
+
 def standard(target: Target) -> logging.Handler:
-    """Return what the standard library has."""
-    return logging.handlers.HTTPHandler(f"{target.host}:{target.port}", target.path, method="POST")
+    """Return the standard library's handler."""
+    context = target.context()
+    return Standard(f"{target.host}:{target.port}", target.path, "POST", secure=context is not None, context=context)
 
 
-def http_handler(target: Target) -> Post:
-    """Log by the standard library's HTTPHandler."""
-    return logged_by(standard(target))
+def http_handler(target: Target) -> Way:
+    """Log by the standard library's HTTPHandler, which connects for each record, and waits for the answer."""
+    handler = standard(target)
+    return Way(logged_by(handler), close=lambda: forget(handler))
 
 
 def queue_handler(target: Target) -> Way:
     """Log by QueueHandler, as the logging cookbook shows: HTTPHandler waits in a QueueListener's thread."""
     records = queue.Queue[logging.LogRecord](-1)
     started = list[bool]()
-    listener = logging.handlers.QueueListener(records, standard(target))
+    handler, sink = logging.handlers.QueueHandler(records), standard(target)
+    listener = logging.handlers.QueueListener(records, sink)
 
     def between() -> None:
         if not started:  # its thread counts, as those of the others do
@@ -108,15 +145,21 @@ def queue_handler(target: Target) -> Way:
             started.append(True)
         records.join()
 
-    return Way(logged_by(logging.handlers.QueueHandler(records)), between)
+    def close() -> None:
+        if started:
+            listener.stop()
+        forget(handler)
+        sink.close()
+
+    return Way(logged_by(handler), between, close=close)
 
 
 def post_handler(target: Target) -> Way:
     """Log by rawfnf's PostHandler, with its defaults."""
     from rawfnf.handler import PostHandler
 
-    made = PostHandler(target.url, linger=LINGER)
-    return Way(logged_by(made), sender=made)
+    made = PostHandler(target.url, linger=LINGER, ssl_context=target.context())
+    return Way(logged_by(made), sender=made, close=lambda: forget(made))
 
 
 @functools.cache

@@ -1,57 +1,80 @@
-"""The picture: how long each post held its caller, one dot per post, on one logarithmic axis for all scenarios."""
+"""The picture: how long each post held its caller, one dot per post, on logarithmic axes.
+
+A row for each contender and a column for each scenario, so that a contender is followed from left to right. More
+scenarios than fit one band go into bands below.
+"""
 
 from __future__ import annotations
 
 import random
+import textwrap
 from typing import TYPE_CHECKING
 
-from .contenders import OURS
-from .figures import show_time, unit_of
-from .report import show_delivered
+from .figures import show_percent, show_time, unit_of
+from .pictures import COLOURS, GREY, INK, VOID, by_family, colour, facts, family, save
 from .stats import percentile
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from .results import Row, Run, Table
 
-# Dots per row: more would only be blacker, and an SVG of tens of MB.
-DOTS = 1000
-WIDTH, ROW_HEIGHT, TITLE_HEIGHT = 10.0, 0.36, 0.9  # inches
+# Dots per row: more would only be blacker, and a picture of many MB.
+DOTS = 300
+# Inches.
+COLUMN, ROW, LEFT, RIGHT, TOP, BETWEEN, BOTTOM = 2.6, 0.24, 2.05, 0.15, 1.0, 0.95, 0.05
 HALF_STRIP = 0.3  # of a row
-RAWFNF, REQUESTS, SOCKET, VOID = "#1f6fb4", "#c8553d", "#5b6470", "#b8b8b8"
-DECADES = range(3, 11)  # nanoseconds: 1 µs to 10 s
-LEFT = 8e2  # room for the fastest
-OF_TASKS = "a task's maker is held for its making alone; what its post costs is in the tables, as CPU\n"
+ABREAST = 5  # scenarios in a band
+DECADES = range(3, 12)  # nanoseconds: 1 µs to 100 s
+MARGIN = 1.6  # beside the fastest and the slowest, times
+FIGURES = 0.34  # of the dots' width, for the figures beside them
+TITLE_LENGTH = 42
+MOST_TICKS = 4
+LETTERS = 17  # of the explanation, in an inch
+EXPLANATION = (
+    "Each dot a post; black tick p50, with its figure; grey ticks p99 and p99.9, where there are posts enough for "
+    "them. Grey dots and ✗: void, as some were lost, doubled, altered or raised; beside it what arrived. Where nothing "
+    "can arrive, how long the caller was held, and ✗ where it was never told."
+)
+OF_TASKS = " aiohttp, task: the making of the task alone; what its post costs is in the tables, as CPU."
 
 
-def draw(run: Run, path: Path) -> None:
-    """Write the picture as SVG or PNG, by the extension."""
-    # Taken in here, because it takes a while and only --plot needs it.
-    import matplotlib as mpl
+def draw(run: Run, path: Path, names: Sequence[str] = ()) -> None:
+    """Write the picture as SVG or PNG, by the extension: of the scenarios of these names, or of all."""
+    # Taken in here, because it takes a while and only pictures need it.
     from matplotlib.figure import Figure
 
-    mpl.rcParams["svg.fonttype"] = "none"  # text stays text
-    tables = [table for table in run.tables if any(row.ns for row in table.rows)]
-    heights = [ROW_HEIGHT * len(measured(table)) + TITLE_HEIGHT for table in tables]
-    figure = Figure(figsize=(WIDTH, sum(heights) + 1.2), layout="constrained")
-    places = figure.subplots(len(tables), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
-    for table, place in zip(tables, places, strict=True):
-        draw_table(table, place)
-    label_axis(places[-1])
-    figure.suptitle("How long one POST holds its caller", fontsize=14, fontweight="bold")
-    facts = run.metadata
-    figure.supxlabel(
-        "each dot a post, grey if void; black tick p50, grey ticks p99 and p99.9; on the right p50 and delivered/sent\n"
-        f"{OF_TASKS if any(table.scenario.within == 'asyncio' for table in tables) else ''}"
-        f"{facts['Python']} · {facts['system']} · "
-        f"rawfnf {facts['rawfnf']} · requests {facts['requests']} · {facts['date'][:10]}",
-        fontsize=8,
-        color="#555555",
-    )
-    figure.savefig(path, dpi=150)
+    tables = [table for table in run.tables if measured(table) and (not names or table.scenario.name in names)]
+    bands = [tables[start : start + ABREAST] for start in range(0, len(tables), ABREAST)]
+    heights = [ROW * len(contenders(band)) for band in bands]
+    width = LEFT + COLUMN * min(ABREAST, max(len(tables), 1)) + RIGHT
+    height = TOP + sum(heights) + BETWEEN * len(bands) + BOTTOM
+    figure = Figure(figsize=(width, height))
+    top = height - TOP
+    for band, tall in zip(bands, heights, strict=True):
+        for index, table in enumerate(band):
+            box = ((LEFT + index * COLUMN) / width, (top - tall) / height, (COLUMN - 0.12) / width, tall / height)
+            axes = figure.add_axes(box)
+            draw_table(table, contenders(band), axes, labelled=index == 0)
+            label_axis(tables, axes)
+        top -= tall + BETWEEN
+    caption(run, figure, tables)
+    save(figure, path)
+
+
+def caption(run: Run, figure: Figure, tables: Sequence[Table]) -> None:
+    """Write above and below the bands what they show."""
+    width, height = figure.get_size_inches()
+    left = 0.1 / width
+    title = "How long one POST holds its caller"
+    figure.text(left, 1 - 0.22 / height, title, fontsize=14, fontweight="bold", va="center")
+    tasks = OF_TASKS if any(table.scenario.within == "asyncio" for table in tables) else ""
+    lines = [*textwrap.wrap(EXPLANATION + tasks, int(width * LETTERS)), facts(run.metadata)]
+    figure.text(left, 0.1 / height, "\n".join(lines), fontsize=7.5, color="#555555")
 
 
 def measured(table: Table) -> list[Row]:
@@ -59,59 +82,75 @@ def measured(table: Table) -> list[Row]:
     return [row for row in table.rows if row.ns]
 
 
-def colour(row: Row) -> str:
-    """By family; a void row is grey."""
-    if not row.whole:
-        return VOID
-    if row.contender in OURS:
-        return RAWFNF
-    return REQUESTS if "trick" in row.contender else SOCKET
+def contenders(tables: Sequence[Table]) -> list[str]:
+    """Return whoever was measured in one of these, family by family."""
+    return by_family(list(dict.fromkeys(row.contender for table in tables for row in measured(table))))
 
 
-def draw_table(table: Table, place: Axes) -> None:
-    """One scenario: a strip per contender, labelled where it stands."""
-    rows = measured(table)
-    place.set_title(f"{table.scenario.name}: {table.scenario.title}", loc="left", fontsize=10, fontweight="bold")
-    place.set_xscale("log")
-    for height, row in enumerate(rows):
-        draw_row(row, height, place)
-    place.set_ylim(len(rows) - 0.4, -0.6)  # the first row on top
-    place.set_yticks(range(len(rows)), [row.contender for row in rows], fontsize=9)
-    place.tick_params(axis="y", length=0)
-    place.tick_params(axis="x", labelbottom=True)  # the last axis is several screens away
-    place.grid(visible=True, axis="x", color="#e2e2e2", linewidth=0.8)
-    place.set_axisbelow(True)
-    place.minorticks_off()
-    for side in ("left", "right", "top"):
-        place.spines[side].set_visible(False)
+def draw_table(table: Table, names: Sequence[str], axes: Axes, *, labelled: bool) -> None:
+    """One scenario: a strip per contender."""
+    title = textwrap.wrap(table.scenario.title, TITLE_LENGTH)
+    axes.set_title("\n".join(title), loc="left", fontsize=7.5, color=INK)
+    above = (0, 6 + 10 * len(title))  # points
+    heading = axes.annotate(table.scenario.name, (0, 1), above, "axes fraction", "offset points")
+    heading.set(fontsize=9.5, fontweight="bold")
+    axes.set_xscale("log")
+    for row in measured(table):
+        draw_row(row, names.index(row.contender), axes)
+    axes.set_ylim(len(names) - 0.5, -0.5)  # the first row on top
+    axes.set_yticks(range(len(names)), names if labelled else [""] * len(names), fontsize=8.5)
+    for label, name in zip(axes.yaxis.get_ticklabels(), names, strict=True):
+        label.set_color(colour(name))
+    families = [family(name) for name in names]
+    for index in range(1, len(names)):
+        if families[index] != families[index - 1]:
+            axes.axhline(index - 0.5, color="#cccccc", linewidth=0.8)
+    for each in dict.fromkeys(families if labelled else []):
+        middle = families.index(each) + (families.count(each) - 1) / 2
+        beside = axes.annotate(each, (0.08 - LEFT / COLUMN, middle), xycoords=("axes fraction", "data"))
+        fits = families.count(each) * ROW * LETTERS * 0.7 > len(each)
+        beside.set(rotation=90 if fits else 0, va="center", ha="center", fontsize=8, color=COLOURS[each])
 
 
-def draw_row(row: Row, height: int, place: Axes) -> None:
-    """One contender's dots, its percentiles, and beside them its p50 and what was delivered."""
+def void(row: Row) -> bool:
+    """Whether its latency says nothing; or, where nothing can arrive, that nobody was told so."""
+    return row.void or (not row.arrives and row.silent > 0)
+
+
+def draw_row(row: Row, height: int, axes: Axes) -> None:
+    """One contender's dots, its percentiles, and on the right its p50."""
     jitter = random.Random(height)  # noqa: S311 - only spreads the dots
     dots = row.ns if len(row.ns) <= DOTS else jitter.sample(row.ns, DOTS)
     spread = [height + jitter.uniform(-HALF_STRIP, HALF_STRIP) for _ in dots]
-    place.scatter(dots, spread, s=5, color=colour(row), alpha=0.35, linewidths=0, rasterized=True)
-    for percent, shade, width in ((50, "black", 2.2), (99, "#666666", 1.4), (99.9, "#666666", 1.4)):
+    shade = VOID if void(row) else colour(row.contender)
+    axes.scatter(dots, spread, s=3, color=shade, alpha=0.45, linewidths=0, rasterized=True)
+    for percent, ink, width in ((50, "black", 1.8), (99, "#777777", 1.0), (99.9, "#777777", 1.0)):
         value = percentile(row.ns, percent)
         if value is not None:
-            place.vlines(value, height - HALF_STRIP - 0.1, height + HALF_STRIP + 0.1, color=shade, linewidth=width)
-    place.annotate(
-        f"{show_time(percentile(row.ns, 50))}   {show_delivered(row)}",
-        (1.005, height),
-        xycoords=("axes fraction", "data"),
-        va="center",
-        fontsize=8.5,
-        color="#222222",
-        annotation_clip=False,
-    )
+            axes.vlines(value, height - HALF_STRIP - 0.08, height + HALF_STRIP + 0.08, color=ink, linewidth=width)
+    said = show_time(percentile(row.ns, 50))
+    if void(row):
+        share = f" {show_percent(row.delivered, row.made)} %" if row.arrives and row.delivered is not None else ""
+        said = f"✗{share} {said}"
+    at = (0.995, height)
+    made = axes.annotate(said, at, xycoords=("axes fraction", "data"), va="center", ha="right", fontsize=7)
+    made.set_color(GREY if void(row) else INK)
 
 
-def label_axis(place: Axes) -> None:
-    """Decades with their units, the same for all scenarios."""
-    place.set_xlim(LEFT, 10 ** DECADES[-1])
-    ticks = [10.0**power for power in DECADES]
-    place.set_xticks(ticks, [show_decade(tick) for tick in ticks], fontsize=9)
+def label_axis(tables: Sequence[Table], axes: Axes) -> None:
+    """Decades with their units, as far as the dots of any scenario go; on the right room for figures."""
+    ns = [each for table in tables for row in measured(table) for each in (min(row.ns), max(row.ns))]
+    low, high = min(ns) / MARGIN, max(ns) * MARGIN
+    axes.set_xlim(low, high * (high / low) ** FIGURES)
+    ticks = [10.0**power for power in DECADES if low <= 10.0**power <= high]
+    apart = 1 if len(ticks) <= MOST_TICKS else 2
+    labels = [show_decade(tick) if not index % apart else "" for index, tick in enumerate(ticks)]
+    axes.set_xticks(ticks, labels, fontsize=7)
+    axes.minorticks_off()
+    axes.tick_params(length=0)
+    axes.grid(visible=True, axis="x", color="#e2e2e2", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["left", "right", "top"]].set_visible(False)
 
 
 def show_decade(ns: float) -> str:

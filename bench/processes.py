@@ -91,8 +91,7 @@ class Child:
         self._stdin, self._stdout = self._process.stdin, self._process.stdout
         self._read = bytearray()
         self.pid = self._process.pid
-        if sys.platform == "linux" and core is not None:
-            os.sched_setaffinity(self.pid, {core})
+        self.pin(core)
 
     def __enter__(self) -> Self:
         return self
@@ -101,6 +100,13 @@ class Child:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def pin(self, core: int | None) -> None:
+        """Have it run on this core alone, all its threads, and those that they start; None: where it likes."""
+        if sys.platform == "linux" and core is not None:
+            for thread in Path(f"/proc/{self.pid}/task").iterdir():
+                with contextlib.suppress(ProcessLookupError):  # it has just ended
+                    os.sched_setaffinity(int(thread.name), {core})
 
     def tell(self, line: str) -> None:
         """Write one line; its answer is read by `hear`."""
@@ -159,9 +165,9 @@ class WorkerProcess(Child):
         """Ask for posts, which `finish_block` collects."""
         self.tell(f"block {first} {posts} {int(seconds * 1e9)}")
 
-    def start_pace(self, first: int, posts: int, interval: float) -> None:
-        """Ask for a post every so many seconds, which `finish_block` collects."""
-        self.tell(f"pace {first} {posts} {int(interval * 1e9)}")
+    def start_pace(self, first: int, posts: int, interval: float, *, ready: bool = False) -> None:
+        """Ask for a post every so many seconds, which `finish_block` collects; getting ready in between, or not."""
+        self.tell(f"{'rate' if ready else 'pace'} {first} {posts} {int(interval * 1e9)}")
 
     def finish_block(self, seconds: float) -> Block:
         """Return what came of the posts that were asked for, and that may take so long."""
@@ -169,8 +175,16 @@ class WorkerProcess(Child):
         return block
 
     def settle(self, seconds: float) -> Ledger | None:
-        """Let it read the answers that are there, for so long; returns the books of one that keeps any."""
+        """Let it read the answers that are there, for so long, and get ready; returns its books, if it keeps any."""
         self.tell("settle")
+        return self.finish_books(seconds)
+
+    def start_books(self) -> None:
+        """Let it read the answers that are there, and no more; `finish_books` has the books."""
+        self.tell("books")
+
+    def finish_books(self, seconds: float) -> Ledger | None:
+        """Return the books of one that keeps any."""
         return Ledger.from_json(self.hear(seconds))
 
 
@@ -197,10 +211,31 @@ class ReceiverProcess(Child):
         self.asleep = asleep
         self.descriptors: int | None = json.loads(self.hear())
 
-    def listen(self, slot: int, *, delay: float = 0.0, tls: TLSVersion | None = None, held: bool = False) -> int:
-        """Open a listener that answers so many seconds late; returns its port."""
-        port: int = json.loads(self._obey({"listen": slot, "delay": delay, "tls": tls, "held": held}))
+    def listen(
+        self,
+        slot: int,
+        *,
+        delay: float = 0.0,
+        tls: TLSVersion | None = None,
+        held: bool = False,
+        answers: bool = True,
+        reads: float = 0.0,
+    ) -> int:
+        """Open a listener that answers so many seconds late, if ever, and may read slowly; returns its port."""
+        command: Command = {
+            "listen": slot,
+            "delay": delay,
+            "tls": tls,
+            "held": held,
+            "answers": answers,
+            "reads": reads,
+        }
+        port: int = json.loads(self._obey(command))
         return port
+
+    def forget(self, slot: int) -> None:
+        """Close its listener: nothing more is posted there, and nobody asks what arrived."""
+        self._obey({"forget": slot})
 
     def count(self, slot: int) -> int:
         """How many bodies have arrived."""

@@ -9,7 +9,11 @@ stop its work. Many servers are not like that (facts.md), which is why this rece
 practice. It is one non-blocking loop without asyncio: on two cores a slow receiver would be what is measured, and
 asyncio tells nothing of a TLS handshake that fails.
 
-A body counts as arrived when the work on it is done: at once, or when the answer is due.
+A body counts as arrived when the work on it is done: at once, or when the answer is due. Where no request is ever
+answered, it counts when it is there.
+
+A slow reader takes a connection's bytes at a chosen rate, through a small window, so that the rest waits with the
+client.
 
 A request that asks for it to be closed is accounted for once its client has ended the connection; another once it is
 taken in, and so is one of a contender whose connections outlive its posts. Workers are told just before the loop
@@ -46,6 +50,8 @@ if TYPE_CHECKING:
 
 BACKLOG = 4096
 READ_BYTES = 65536
+# A slow reader's receive buffer (the kernel doubles it, socket(7)): one read's worth, so that little waits in it.
+SLOW_READER_BUFFER = 32768
 CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 CONNECTION_CLOSE = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
@@ -61,6 +67,9 @@ class Command(TypedDict, total=False):
     tls: TLSVersion | None
     delay: float
     held: bool  # do its client's connections outlive the posts?
+    answers: bool  # False: requests are taken in, and never answered
+    reads: float  # bytes per second of each connection; 0: all there is
+    forget: int  # close the slot's listener, and forget what arrived there
     due: int  # how many answers are not given yet?
     count: int  # how many bodies have arrived?
     report: int  # which?
@@ -106,11 +115,15 @@ class Listener:
         self.slot = command["listen"]
         self.delay = command["delay"]
         self.held = command["held"]
+        self.answers = command["answers"]
+        self.reads = command["reads"]
         self.context = context
         self.bodies: Counter[str] = Counter()
         self.broken = 0
         self.due = 0
         self.socket = socket.create_server((address, 0), backlog=BACKLOG)
+        if self.reads:  # every connection accepted from now on inherits it
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SLOW_READER_BUFFER)
         self.socket.settimeout(0)
 
     def wrap(self, taken: socket.socket) -> socket.socket:
@@ -133,12 +146,15 @@ class Connection:
         self.ended = False  # has the client ended its side?
 
     def answer(self, digest: str) -> None:
-        """Be done with one body and answer; half-close if it asked for that, and leave the close to the client's EOF.
+        """Be done with one body, and answer unless nobody ever gets an answer.
 
-        A plain close() with bytes unread, such as a close_notify, would send RST and could destroy the answer.
+        Half-close if it asked for that, and leave the close to the client's EOF: a plain close() with bytes unread,
+        such as a close_notify, would send RST and could destroy the answer.
         """
         self.listener.bodies[digest] += 1
         self.unanswered -= 1
+        if not self.listener.answers:
+            return
         with contextlib.suppress(OSError):  # the client may be gone: it did not want the answer
             self.socket.send(ANSWER_AND_CLOSE if self.request.closes else ANSWER)
             if self.request.closes:
@@ -169,6 +185,7 @@ class Receiver:
         self.contexts: dict[TLSVersion, ssl.SSLContext] = {}
         # A heap by time due; the number keeps the order total.
         self.answers: list[tuple[float, int, Connection, str]] = []
+        self.resting: list[tuple[float, int, Connection]] = []  # slow readers' connections, until when: another heap
         self.numbers = itertools.count()
         self.settled: list[int] = []  # slots of what is accounted for, but not told yet
         self.selector.register(sys.stdin.buffer, selectors.EVENT_READ, None)
@@ -176,7 +193,7 @@ class Receiver:
     def run(self) -> None:
         """Serve until standard input ends."""
         while True:
-            wait = max(0.0, self.answers[0][0] - time.monotonic()) if self.answers else None
+            wait = self.until_due()
             self.tell_settled()
             self.counters.add_one(self.slot)  # asleep
             ready = self.selector.select(wait)
@@ -189,6 +206,12 @@ class Receiver:
                 elif not self.obey():
                     return
             self.answer_due()
+            self.read_on()
+
+    def until_due(self) -> float | None:
+        """Seconds until there is something to do without being asked; None: there is nothing."""
+        due = [heap[0][0] for heap in (self.answers, self.resting) if heap]
+        return max(0.0, min(due) - time.monotonic()) if due else None
 
     def tell_settled(self) -> None:
         """Let the workers go on."""
@@ -205,6 +228,9 @@ class Receiver:
         reply: object
         if "listen" in command:
             reply = self.listen(command)
+        elif "forget" in command:
+            self.forget(command["forget"])
+            reply = None
         elif "due" in command:
             reply = self.listeners[command["due"]].due
         elif "count" in command:
@@ -223,6 +249,13 @@ class Receiver:
         self.selector.register(listener.socket, selectors.EVENT_READ, listener)
         port: int = listener.socket.getsockname()[1]
         return port
+
+    def forget(self, slot: int) -> None:
+        """Close a listener: its contender posts no more. Connections that it has left end when they do."""
+        listener = self.listeners.pop(slot)
+        self.selector.unregister(listener.socket)
+        listener.socket.close()
+        listener.bodies.clear()
 
     def context(self, version: TLSVersion) -> ssl.SSLContext:
         """Return a server context for exactly one version of TLS."""
@@ -256,12 +289,29 @@ class Receiver:
                 connection.request.read += read
                 while (body := connection.request.take()) is not None:
                     self.take_in(connection, body)
+                if connection.listener.reads:
+                    self.rest(connection, len(read))
+                    return
         except NOTHING_YET:
             return
         except OSError:
             # Reset, or a TLS failure: nothing more will come, which is all that counts here.
             pass
         self.end(connection)
+
+    def rest(self, connection: Connection, read: int) -> None:
+        """Read no more of it for as long as a slow reader takes for so many bytes."""
+        self.selector.unregister(connection.socket)
+        until = time.monotonic() + read / connection.listener.reads
+        heapq.heappush(self.resting, (until, next(self.numbers), connection))
+
+    def read_on(self) -> None:
+        """Read what has rested for long enough."""
+        now = time.monotonic()
+        while self.resting and self.resting[0][0] <= now:
+            _, _, connection = heapq.heappop(self.resting)
+            self.selector.register(connection.socket, selectors.EVENT_READ, connection)
+            self.receive(connection)
 
     def take_in(self, connection: Connection, body: bytes) -> None:
         """Hash one body, and answer it now or later."""

@@ -5,25 +5,28 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.console import Group
-from rich.table import Table as Grid
 from rich.text import Text
 
-from .columns import comparisons, comparisons_mean
-from .contenders import CONTENDERS, FLOORS
-from .figures import NOTHING, show_left, show_ratio, show_time
+from .columns import comparisons, comparisons_mean, leaders
+from .contenders import CONTENDERS
+from .figures import NOTHING, show_left, show_memory, show_ratio, show_time
+from .layout import WIDE, grid, section
+from .overview import beside, overview, unheard, who
 from .stats import not_ranked, percentile, uneven
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from rich.console import Console, RenderableType
+    from rich.table import Table as Grid
 
     from .columns import Column
-    from .results import Footprint, Goal, Row, Run, Table
+    from .results import Goal, Row, Run, Table
 
-PERCENTILES = (50, 99, 99.9, 100)
+PERCENTILES = (50, 90, 99, 99.9, 100)
+NAMES = {50: "p50", 90: "p90", 99: "p99", 99.9: "p99.9", 100: "max"}
+ONLY_WIDE = 90  # of these
 ERROR_LENGTH = 120
 # Of a core, by other processes: a quiet machine stays below a twentieth.
 DISTURBED = 0.1
@@ -37,6 +40,12 @@ LEGEND = (
     "given, a Sender's spares among them. -: not measured, or too few posts to say. ✗: something was lost, doubled, "
     "altered or raised; the latency is void."
 )
+OF_MEMORY = " memory: resident, after the last post minus after those to warm up; noisy by some 0.1M."
+OF_TOLD = (
+    "Where nothing can arrive, the times are how long a caller was held. raised: the post said so itself. in its "
+    "books: a Sender's stats said so afterwards (unanswered, reset, held). NOTHING✗: the post went nowhere, and nobody "
+    "was told."
+)
 OF_BURSTS = (
     "{burst} posts back to back, each timed: the first finds the receiver asleep and pays for its wake-up (see p99), "
     "the others only where they are slower than the receiver."
@@ -47,12 +56,13 @@ OF_REGIMES = (
 )
 ELSEWHERE = (
     "memory and descriptors after many posts: --flat 100000; system calls: --syscalls; a fixed rate of posts: "
-    "--open-loop; what arrives behind nginx: --nginx"
+    "--open-loop; what arrives at real servers: python -m bench delivery"
 )
 CANNOT_TELL = """\
-- Loopback has no round trip and loses nothing; add your own.
+- Loopback has no round trip and loses nothing; where a scenario names neither, add your own.
 - The receiver is a forgiving one: it reads what has arrived and does not take a FIN for a client that is gone. nginx, \
-Envoy, Puma, Go and others do, and lose requests that were delivered here.
+Envoy, Puma, Go and others do, and lose requests that were delivered here: `python -m bench delivery` counts these.
+- A simulated round trip is made by a relay on the same machine, which takes its share of the cores.
 - On loopback the sender's system call also carries the packets up to the receiver's socket and wakes it: the kernel's \
 work for both sides is in every row's time and CPU, and none of the receiver's own.
 - C send, open is the C socket loop without what can be done ahead: the bare send() on an open connection. Nobody who \
@@ -76,7 +86,7 @@ from 0, once per contender.
 
 def show_delivered(row: Row) -> str:
     """How many of those sent were delivered, marked if anything is wrong with it."""
-    mark = "" if row.whole else "✗"
+    mark = "✗" if row.void else ""
     return ("unknown" if row.delivered is None else f"{row.delivered}/{row.sent}") + mark
 
 
@@ -85,45 +95,56 @@ def show_claims(row: Row) -> str:
     return ", ".join(f"{times} {claim}" for claim, times in row.claims.items())
 
 
-def cells(row: Row, comparing: Sequence[Column]) -> list[str]:
+def cells(row: Row, comparing: Sequence[Column], *, wide: bool) -> list[str]:
     """One row of a table, without its name."""
     return [
         show_delivered(row),
-        *(show_time(percentile(row.ns, percent)) for percent in PERCENTILES),
+        *(show_time(percentile(row.ns, percent)) for percent in percents(wide=wide)),
         show_time(median(row.cpu_ns)),
         *(column.show(row) for column in comparing),
         show_left(row.threads),
         show_left(row.descriptors),
+        *([show_memory(row.memory_kib)] if wide else []),
     ]
 
 
-def grid(title: str, *columns: str) -> Grid:
-    """Return an empty table that fits 80 columns: the first column left, the others right."""
-    made = Grid(box=box.SIMPLE_HEAD, show_edge=False, padding=0, title=title, title_justify="left")
-    made.title_style = "bold"
-    for index, column in enumerate(columns):
-        made.add_column(column, justify="right" if index else "left", no_wrap=bool(index))
+def percents(*, wide: bool) -> list[float]:
+    """Return the percentiles to show."""
+    return [percent for percent in PERCENTILES if wide or percent != ONLY_WIDE]
+
+
+def latency_table(table: Table, *, wide: bool = False) -> Grid:
+    """All rows of one scenario."""
+    comparing = comparisons(table)
+    shown = [NAMES[percent] for percent in percents(wide=wide)]
+    names = ["contender", "delivered", *shown, "CPU", *(each.name for each in comparing), "thr", "fd"]
+    made = grid(title_of(table), *names, *(["memory"] if wide else []))
+    best = leaders(table.rows)
+    for row in table.rows:
+        if row.ns:
+            style = "red" if row.void else "green" if row.contender in best else ""
+            made.add_row(row.contender, *cells(row, comparing, wide=wide), style=style)
+        else:
+            made.add_row(row.contender, *[NOTHING] * (len(made.columns) - 1), style="dim")
     return made
 
 
-def fastest(rows: Sequence[Row]) -> str:
-    """Name the contender with the lowest p50 of those that lost nothing; the floors do not compete."""
-    whole = [row for row in rows if row.whole and row.contender not in FLOORS]
-    return min(whole, key=lambda row: median(row.ns)).contender if whole else ""
+def title_of(table: Table) -> str:
+    """Return what stands above a table."""
+    return f"{table.scenario.name}: {table.scenario.title}"
 
 
-def latency_table(table: Table) -> Grid:
-    """All rows of one scenario."""
-    comparing = comparisons(table)
-    names = ("contender", "delivered", "p50", "p99", "p99.9", "max", "CPU", *(each.name for each in comparing))
-    made = grid(f"{table.scenario.name}: {table.scenario.title}", *names, "thr", "fd")
-    best = fastest(table.rows)
+def told_table(table: Table) -> Grid:
+    """All rows of a scenario in which nothing can arrive: who is told so, and how long that takes."""
+    made = grid(title_of(table), "contender", "posts", "raised", "in its books", "NOTHING", "p50", "p99", "max")
     for row in table.rows:
-        if row.ns:
-            style = "red" if not row.whole else "green" if row.contender == best else ""
-            made.add_row(row.contender, *cells(row, comparing), style=style)
-        else:
+        if not row.made:
             made.add_row(row.contender, *[NOTHING] * (len(made.columns) - 1), style="dim")
+            continue
+        told = (row.made, sum(row.errors.values()), row.doubted)
+        silent = f"{row.silent}✗" if row.silent else "0"
+        held = (show_time(percentile(row.ns, percent)) for percent in (50, 99, 100))
+        made.add_row(row.contender, *map(str, told), silent, *held, style="red" if unheard(row) else "")
     return made
 
 
@@ -137,51 +158,53 @@ def remarks(table: Table) -> list[str]:
     found = []
     if disturbed(table):
         found.append(f"DISTURBED: other processes used {table.others:.0%} of a core meanwhile. Run it again in quiet.")
-    cold = [f"{row.contender} {show_time(median(row.cold_ns))}" for row in table.rows if row.cold_ns]
-    found += [f"First post after others had the core, p50: {'; '.join(cold)}."] if cold else []
-    aside = [f"{row.contender} {show_time(median(row.aside_ns))}" for row in table.rows if row.aside_ns]
-    found += [f"CPU around each call and in threads, p50: {'; '.join(aside)}."] if aside else []
+    found += each("First post after others had the core, p50", table.rows, lambda row: p50_of(row.cold_ns))
+    found += each("CPU around each call and in threads, p50", table.rows, lambda row: p50_of(row.aside_ns))
     found += [meaning] if (meaning := comparisons_mean(table.scenario)) else []
     if (burst := table.scenario.burst) > 1:
         found.append(OF_BURSTS.format(burst=burst))
     plain = [known.name for known in CONTENDERS if table.scenario.tls and not known.speaks_tls]
     found += [f"Over plain TCP, to compare with: {'; '.join(plain)}."] if any(map(table.row, plain)) else []
-    for row in table.rows:
-        said = [row.note] if row.note else []
-        said += [f"{row.lost} of {row.sent} lost"] if row.lost else []
-        said += [f"{row.twice} arrived twice"] if row.twice else []
-        said += [f"{row.strange} bodies arrived that were not sent"] if row.strange else []
-        said += [f"{row.broken_promises} of {row.promised} promised did not arrive"] if row.broken_promises else []
-        said += [f"{times} raised {shorten(error)}" for error, times in row.errors.items()]
-        said += [f"{row.unpaced} not seen by the receiver in time"] if row.unpaced else []
-        if said:
-            found.append(f"{row.contender}: {'; '.join(said)}.")
-    receipts = [f"{row.contender} {show_claims(row)}" for row in table.rows if row.claims]
-    found += [f"Receipts and stats said: {'; '.join(receipts)}."] if receipts else []
-    rough = [
-        f"{row.contender} ({show_time(quartiles[0])} to {show_time(quartiles[1])})"
-        for row in table.rows
-        if (quartiles := uneven(row))
-    ]
-    found += [f"Noisy, half of its rounds had their median outside of: {'; '.join(rough)}."] if rough else []
-    close = [" ≈ ".join(names) for names in not_ranked(table.rows)]
+    found += [f"{row.contender}: {'; '.join(said)}." for row in table.rows if (said := faults(row))]
+    found += each("Receipts and stats said", table.rows, show_claims)
+    found += each("Noisy, half of its rounds had their median outside of", table.rows, show_uneven)
+    close = [" ≈ ".join(names) for names in not_ranked(table.rows)] if table.scenario.arrives else []
     found += [f"Too close to rank in this run: {'; '.join(close)}."] if close else []
     return found
+
+
+def each(what: str, rows: Sequence[Row], say: Callable[[Row], str]) -> list[str]:
+    """Return one remark on those rows of which there is something to say."""
+    said = [f"{row.contender} {text}" for row in rows if (text := say(row))]
+    return [f"{what}: {'; '.join(said)}."] if said else []
+
+
+def p50_of(samples: Sequence[int]) -> str:
+    """Return their median; nothing if there are none."""
+    return show_time(median(samples)) if samples else ""
+
+
+def show_uneven(row: Row) -> str:
+    """Return the quartiles of its rounds' medians, if they are far apart."""
+    quartiles = uneven(row)
+    return f"({show_time(quartiles[0])} to {show_time(quartiles[1])})" if quartiles else ""
+
+
+def faults(row: Row) -> list[str]:
+    """Return what went wrong in a row."""
+    said = [row.note] if row.note else []
+    said += [f"{row.lost} of {row.sent} lost"] if row.lost else []
+    said += [f"{row.silent} of {row.made} went nowhere, and nobody was told"] if unheard(row) and row.silent else []
+    said += [f"{row.twice} arrived twice"] if row.twice else []
+    said += [f"{row.strange} bodies arrived that were not sent"] if row.strange else []
+    said += [f"{row.broken_promises} of {row.promised} promised did not arrive"] if row.broken_promises else []
+    said += [f"{times} raised {shorten(error)}" for error, times in row.errors.items()]
+    return said + ([f"{row.unpaced} not seen by the receiver in time"] if row.unpaced else [])
 
 
 def shorten(error: str) -> str:
     """Return an error's beginning."""
     return error if len(error) <= ERROR_LENGTH else error[:ERROR_LENGTH] + "…"
-
-
-def footprint_table(footprints: Sequence[Footprint]) -> Grid:
-    """Return what imports cost."""
-    made = grid("fresh interpreters, medians", "import", "time", "peak memory", "interpreters")
-    for footprint in footprints:
-        peak = f"{median(footprint.peak_kib) / 1024:.1f} MiB" if footprint.peak_kib else "unknown"
-        name = footprint.what if footprint is footprints[0] else f"{footprint.what}, then one plain post"
-        made.add_row(name, show_time(median(footprint.import_ns)), peak, str(len(footprint.import_ns)))
-    return made
 
 
 def goal_table(found: Sequence[Goal]) -> Grid:
@@ -200,11 +223,6 @@ def goal_table(found: Sequence[Goal]) -> Grid:
     return made
 
 
-def section(text: str) -> Text:
-    """Return a paragraph in the lighter voice of notes."""
-    return Text(text, style="dim")
-
-
 def broken_promises(tables: Sequence[Table]) -> list[str]:
     """Who promised delivery and lost something."""
     return [
@@ -218,20 +236,24 @@ def broken_promises(tables: Sequence[Table]) -> list[str]:
 def show(run: Run, console: Console) -> None:
     """Print the whole report."""
     counted = any(row.delivered is not None for table in run.tables for row in table.rows)
-    parts: list[RenderableType] = []
+    wide = console.width >= WIDE
+    parts: list[RenderableType] = [*overview(run.tables, console.width), ""] if len(run.tables) > 1 else []
     for table in run.tables:
-        parts += [latency_table(table), *map(section, remarks(table)), ""]
-    parts += [section(DELIVERED * counted + LEGEND), ""]
-    if run.footprints:
-        parts += [footprint_table(run.footprints), ""]
+        made = latency_table(table, wide=wide) if table.scenario.arrives else told_table(table)
+        parts += [made, *map(section, remarks(table)), ""]
+    parts += [section(DELIVERED * counted + LEGEND + OF_MEMORY * wide), ""]
+    if not all(table.scenario.arrives for table in run.tables):
+        parts += [section(OF_TOLD), ""]
+    parts += beside(run)
+    parts += who((row.contender for table in run.tables for row in table.rows), run.missing)
     if run.goals:
         parts += [goal_table(run.goals), section(OF_REGIMES), section(ELSEWHERE), ""]
     if run.goals and any(map(disturbed, run.tables)):
         parts += [Text("The machine was disturbed: these verdicts do not count.", style="red"), ""]
-    parts += [
-        Text("What these numbers cannot tell", style="bold"),
-        section(CANNOT_TELL if counted else CANNOT_TELL_OF_ENDPOINT),
-        "",
-    ]
-    parts += [section("; ".join(f"{name}: {value}" for name, value in run.metadata.items()))]
-    console.print(Group(*parts))
+    console.print(Group(*parts, *limits(CANNOT_TELL if counted else CANNOT_TELL_OF_ENDPOINT, run.metadata)))
+
+
+def limits(cannot_tell: str, metadata: dict[str, str]) -> list[RenderableType]:
+    """Return how a report ends: what it cannot tell, and what it was made with."""
+    facts = "; ".join(f"{name}: {value}" for name, value in metadata.items())
+    return [Text("What these numbers cannot tell", style="bold"), section(cannot_tell), "", section(facts)]

@@ -11,10 +11,17 @@ if TYPE_CHECKING:
 OK, MISSED, FAILED = 0, 1, 2
 # Receipt.delivery values that promise that the server has the request.
 PROMISES = frozenset({"acked", "answered"})
+# What the books of a Sender call posts of which they do not say that they arrived. "closed_now" is not among these: it
+# is what a caller asked for who does not want to know.
+DOUBTS = ("unanswered", "reset", "held")
 
 
 class Row(NamedTuple):
-    """One contender in one scenario. The lists have one entry per timed post that raised nothing."""
+    """One contender in one scenario.
+
+    The lists have one entry per timed post that raised nothing. Where nothing can arrive they have one per timed post,
+    also of those that raised: there the question is how long a caller is held until it is told.
+    """
 
     contender: str
     note: str = ""  # why nothing was measured, or what went wrong
@@ -35,16 +42,47 @@ class Row(NamedTuple):
     unpaced: int = 0  # posts that the receiver did not account for in time
     threads: int | None = None  # left behind
     descriptors: int | None = None  # left behind
+    memory_kib: int | None = None  # left behind, resident: after the last post, minus after the first ones
+    arrives: bool = True  # False: the scenario's server takes nothing in, so that nothing can arrive
 
     @property
     def lost(self) -> int:
-        """Posts that raised nothing and did not arrive; 0 where nobody counted."""
-        return 0 if self.delivered is None else self.sent - self.delivered
+        """Posts that raised nothing and did not arrive; 0 where nobody counted, or where nothing can arrive."""
+        return 0 if self.delivered is None or not self.arrives else self.sent - self.delivered
 
     @property
     def whole(self) -> bool:
-        """May its latency be compared? Only with nothing lost, doubled, altered or raised."""
-        return bool(self.ns) and not (self.lost or self.twice or self.strange or self.errors)
+        """May its latency be ranked? With nothing lost, doubled, altered or raised, and only where posts can arrive."""
+        return self.arrives and bool(self.ns) and not (self.lost or self.twice or self.strange or self.errors)
+
+    @property
+    def void(self) -> bool:
+        """Whether its latency says nothing. Where nothing can arrive it says how long the caller was held."""
+        return self.arrives and not self.whole
+
+    @property
+    def made(self) -> int:
+        """Posts that were tried."""
+        return self.sent + sum(self.errors.values())
+
+    @property
+    def told(self) -> dict[str, int]:
+        """What callers were told in the post itself: error, or that it was dropped -> how often."""
+        return self.errors
+
+    @property
+    def doubted(self) -> int:
+        """Posts that raised nothing, and of which the books say later that they may not have arrived."""
+        return sum(self.claims.get(name, 0) for name in DOUBTS)
+
+    @property
+    def silent(self) -> int:
+        """Posts that raised nothing, did not arrive, and are not doubted by any books: lost, and nobody is told.
+
+        The books do not say which posts they doubt. Each of these is taken for one that did not arrive: at least.
+        """
+        missing = self.sent if not self.arrives else self.lost
+        return max(0, missing - self.doubted)
 
 
 class Table(NamedTuple):
@@ -65,6 +103,35 @@ class Footprint(NamedTuple):
     what: str
     import_ns: list[int]
     peak_kib: list[int]  # VmHWM; empty where the system does not tell
+    then: str = ""  # what was done after the import, before the peak was read
+    note: str = ""  # why nothing was measured
+
+
+class Wire(NamedTuple):
+    """What one post puts on the wire, from quiet to quiet: medians over some posts, each alone.
+
+    A connection that the post left open is in it only as far as it was used. What is opened ahead for the next post
+    stands for what was opened ahead for this one.
+    """
+
+    contender: str
+    scenario: str  # its title
+    posts: int = 0
+    segments_out: float = 0.0  # of the client; each that was sent again counts again
+    segments_in: float = 0.0
+    bytes_out: float = 0.0  # with IP and TCP headers, without Ethernet's
+    bytes_in: float = 0.0
+    note: str = ""  # why nothing was measured, or what went wrong
+
+
+class Trace(NamedTuple):
+    """The system calls that most posts make, in the thread that posts, while its caller is held."""
+
+    contender: str
+    scenario: str  # its title
+    calls: list[str]
+    in_all: float | None = None  # of all threads, until the answer is dealt with and the next post can be made; median
+    note: str = ""  # why nothing was measured
 
 
 class Goal(NamedTuple):
@@ -91,3 +158,6 @@ class Run(NamedTuple):
     tables: list[Table]
     footprints: list[Footprint]
     goals: list[Goal]
+    wires: list[Wire] = []  # noqa: RUF012 - as above
+    traces: list[Trace] = []  # noqa: RUF012 - as above
+    missing: dict[str, str] = {}  # noqa: RUF012 - as above; contenders that could not be measured: what to install

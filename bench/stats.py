@@ -59,6 +59,24 @@ def chance(one: Row, other: Row) -> float | None:
     return min(1.0, 2 * tail)
 
 
+def equal(one: Row, other: Row) -> bool:
+    """Whether this run cannot tell two rows apart."""
+    by_chance = chance(one, other)
+    return by_chance is not None and by_chance > SIGNIFICANT
+
+
+def overlap(one: Row, other: Row) -> bool:
+    """Whether the middle halves of their posts have times in common."""
+    lows, highs = zip(*(middle_half(row.ns) for row in (one, other)), strict=True)
+    return bool(max(lows) <= min(highs))
+
+
+def middle_half(samples: Sequence[int]) -> tuple[float, float]:
+    """Return the first and the third quartile; of a single post its own time."""
+    low, _, high = quantiles(samples, n=4) if len(samples) > 1 else [float(samples[0])] * 3
+    return low, high
+
+
 def uneven(row: Row) -> tuple[float, float] | None:
     """Return the quartiles of the rounds' medians, if they are further apart than a quiet machine makes them."""
     medians = list(round_medians(row).values())
@@ -73,8 +91,7 @@ def not_ranked(rows: Sequence[Row]) -> list[list[str]]:
     measured = sorted((row for row in rows if row.ns), key=lambda row: median(row.ns))
     chains = [[row.contender] for row in measured[:1]]
     for one, other in pairwise(measured):
-        by_chance = chance(one, other)
-        if by_chance is not None and by_chance > SIGNIFICANT:
+        if equal(one, other):
             chains[-1].append(other.contender)
         else:
             chains.append([other.contender])

@@ -1,14 +1,15 @@
-"""The tables of the options that measure one thing of their own: --flat, --open-loop, --syscalls, --nginx."""
+"""The tables of the options that measure one thing of their own: --flat, --open-loop, --syscalls."""
 
 from __future__ import annotations
 
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from .figures import NOTHING, show_time
-from .report import disturbed, goal_table, grid, section, show_claims, show_delivered
+from .layout import grid, section
+from .overview import OF_SYSCALLS, trace_table
+from .report import disturbed, goal_table, show_claims, show_delivered
 from .stats import percentile
 
 if TYPE_CHECKING:
@@ -17,16 +18,10 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table as Grid
 
-    from .delivery import Cell
     from .flat import Flatness, Look
     from .openloop import OpenLoop
-    from .results import Goal, Row, Table
-    from .syscalls import Trace
+    from .results import Goal, Row, Table, Trace
 
-OF_SYSCALLS = (
-    "What most of some posts did. Left out: futex, by which the interpreter hands its lock over to the thread that was "
-    "just woken; whether it must is a race, which strace distorts."
-)
 PERCENTILES = (50, 90, 99, 99.9, 100)
 
 
@@ -79,45 +74,4 @@ def warning(table: Table) -> list[RenderableType]:
 
 def syscall_report(traces: Sequence[Trace], goals: Sequence[Goal]) -> list[RenderableType]:
     """Return every post's calls, and the verdict."""
-    made = grid("system calls of one post, by the thread that posts", "contender", "", "calls", "names")
-    for column in (made.columns[1], made.columns[3]):
-        column.justify, column.no_wrap = "left", False
-    made.padding = (0, 1, 0, 0)
-    for trace in traces:
-        made.add_row(trace.contender.name, trace.scenario.title, str(len(trace.calls)), in_short(trace.calls))
-    return [made, section(OF_SYSCALLS), "", goal_table(goals)]
-
-
-def in_short(calls: Sequence[str]) -> str:
-    """Return the calls in order, repetitions counted."""
-    runs = ((name, len(list(run))) for name, run in groupby(calls))
-    return ", ".join(f"{times} {name}" if times > 1 else name for name, times in runs)
-
-
-def delivery_report(cells: Sequence[Cell], goals: Sequence[Goal]) -> list[RenderableType]:
-    """Return a table for each transport, what nginx said about the losses, and the verdict."""
-    parts: list[RenderableType] = []
-    for transport, group in groupby(cells, key=lambda cell: cell.transport):
-        of_transport = list(group)
-        sizes = list(dict.fromkeys(cell.size for cell in of_transport))
-        made = grid(f"delivered / sent behind nginx, {transport}", "contender", *(size.name for size in sizes))
-        for contender in dict.fromkeys(cell.contender for cell in of_transport):
-            row = [show_cell(cell) for cell in of_transport if cell.contender is contender]
-            made.add_row(contender.name, *row)
-        parts += [made, ""]
-    losses = [section(loss(cell)) for cell in cells if not cell.row.whole or cell.row.note]
-    return [*parts, *losses, "", goal_table(goals)]
-
-
-def show_cell(cell: Cell) -> str:
-    """How many of those sent were delivered; a cell without a post has nothing to show."""
-    return show_delivered(cell.row) if cell.row.sent else "-"
-
-
-def loss(cell: Cell) -> str:
-    """Say what nginx made of the posts that did not arrive."""
-    logged = ", ".join(f"{times} times {status}" for status, times in cell.statuses.items()) or "nothing"
-    row = cell.row
-    said = [f"{times} raised {error}" for error, times in row.errors.items()] + ([row.note] if row.note else [])
-    where = f"{cell.contender.name}, {cell.transport}, {cell.size.name}"
-    return f"{where}: nginx logged {logged}. {'; '.join(said)} {cell.example}".rstrip()
+    return [trace_table(traces), section(OF_SYSCALLS), "", goal_table(goals)]

@@ -28,6 +28,9 @@ AsyncPost: TypeAlias = Callable[[Body], Awaitable[Said]]
 LINGER = 10.0
 # More than a Sender ever has to hold here (1,200 in works-5s): none is to wait until one is released.
 MOST_HELD = 4096
+# Read timeout of the tricks, in seconds; urllib3, and Python's own socket, hand it to poll(), which rounds it up to one
+# millisecond.
+READ_TIMEOUT = 0.00001
 
 
 class Target(NamedTuple):
@@ -41,6 +44,7 @@ class Target(NamedTuple):
     cafile: str | None  # None: the system's trust store
     burst: int = 1  # posts that are made back to back: what can be opened ahead, is to be there for all of them
     apart: float = 0.0  # seconds from the beginning of a burst to that of the next, at least
+    spares: int = 16  # for a thread to keep open: at 1,000 posts a second 16 cover it while it cannot run for 16 ms
 
     def context(self) -> ssl.SSLContext | None:
         """Return a TLS client context that trusts the embedded receiver; None on plain TCP."""
@@ -83,6 +87,7 @@ class Way(NamedTuple):
     post: Post
     between: Callable[[], None] = nothing  # before each burst, not timed
     sender: Books | None = None
+    close: Callable[[], object] = nothing  # when nothing more is posted there: ends what it began, and lets go of all
 
 
 class AsyncWay(NamedTuple):
@@ -92,3 +97,4 @@ class AsyncWay(NamedTuple):
     # After each burst, not timed: returns when all that the posts began is done, and the next ones can be made.
     finish: Callable[[], Awaitable[object]] = nothing_either
     sender: AsyncBooks | None = None
+    close: Callable[[], Awaitable[object]] = nothing_either  # as above

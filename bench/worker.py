@@ -8,7 +8,11 @@ input with one line of JSON, and ends with standard input, and with its parent.
   `Block`.
 - `pace FIRST POSTS INTERVAL_NS`: posts at a fixed rate, whatever became of those before, as the traffic of many users
   would. Each is timed from when it was to begin: what a slow one delays counts as well (wrk2's way). Returns a `Block`.
-- `settle`: reads the answers that are there, and returns the `Ledger` of a contender that keeps one, else null.
+- `rate FIRST POSTS INTERVAL_NS`: the same, but in the time left until the next post the contender gets ready for it, as
+  it does before a burst. What takes longer than that delays the next post, and counts.
+- `books`: reads the answers that are there, and no more; returns what `settle` does.
+- `settle`: reads the answers that are there, lets the contender get ready, and returns the `Ledger` of one that keeps
+  any, else null.
 """
 
 from __future__ import annotations
@@ -42,6 +46,8 @@ PACE_NS = 250_000_000
 REST_NS = 50_000
 # From so long before a post at a fixed rate its caller stays awake: a sleeper is woken some 0.1 ms late.
 AWAKE_NS = 300_000
+# Seconds between looks at what the receiver has accounted for, where others post meanwhile: a round trip is long.
+DOZE = 0.0005
 # From being asked for posts at a fixed rate to the first.
 RUN_UP_NS = 10_000_000
 # <linux/prctl.h>
@@ -57,6 +63,8 @@ class Assignment(NamedTuple):
     counters: str = ""  # path; empty: nobody counts, as with the user's own endpoint
     slot: int = 0
     asleep: int | None = None  # slot in which the receiver says whether it sleeps; None: nobody asks
+    beside: bool = False  # do other contenders post at the same time?
+    late: bool = False  # are answers so late that nobody waits for them between posts?
 
     def to_json(self) -> str:
         """As a command line argument."""
@@ -84,22 +92,38 @@ class Block(TypedDict):
 class Pace:
     """Waits for the receiver: its backlog never overflows, and every burst finds it asleep."""
 
-    def __init__(self, counters: Counters, slot: int, asleep: int | None) -> None:
+    def __init__(self, counters: Counters, slot: int, asleep: int | None, *, beside: bool = False) -> None:
         self._counters = counters
         self._slot = slot
         self._asleep = asleep
         self._made = 0
+        self._limit = 0
+        self.beside = beside  # do other contenders post at the same time?
 
     def unsettled(self, posts: int = 1) -> int:
         """Wait until so many more posts are accounted for; returns how many were not within PACE_NS."""
+        self.expect(posts)
+        while self.waits():
+            if self.beside:
+                time.sleep(DOZE)
+            else:
+                yield_processor()
+        return self.write_off()
+
+    def expect(self, posts: int) -> None:
+        """Begin to wait for so many more posts."""
         self._made += posts
-        limit = time.perf_counter_ns() + PACE_NS
-        while (missing := self._made - self._counters[self._slot]) > 0:
-            if time.perf_counter_ns() > limit:
-                self._made -= missing  # they may never come, as after an error: do not wait for them again
-                return missing
-            yield_processor()
-        return 0
+        self._limit = time.perf_counter_ns() + PACE_NS
+
+    def waits(self) -> bool:
+        """Whether some are not accounted for, and may yet be in time."""
+        return self._made > self._counters[self._slot] and time.perf_counter_ns() < self._limit
+
+    def write_off(self) -> int:
+        """Return how many are not accounted for: they may never be, as after an error, and are not waited for again."""
+        missing = max(0, self._made - self._counters[self._slot])
+        self._made -= missing
+        return missing
 
     def rest(self) -> bool:
         """Wait until the receiver has slept for REST_NS on end, for PACE_NS at most; False where nobody asks for it."""
@@ -244,13 +268,17 @@ class Caller:
                 posts.made["unpaced"] += self._pace.unsettled(len(contents))
         return posts.made
 
-    def at_fixed_rate(self, posts: Posts, most: int, interval_ns: int) -> Block:
-        """Make so many posts, one every interval; each that cannot begin in time begins at once."""
+    def at_fixed_rate(self, posts: Posts, most: int, interval_ns: int, *, ready: bool) -> Block:
+        """Make so many posts, one every interval; each that cannot begin in time begins at once, and is late.
+
+        Without an interval none is late. With `ready` the contender does in between what it does before a burst.
+        """
         begins = time.perf_counter_ns() + RUN_UP_NS
         for _ in range(most):
+            aside = prepare(self.way, None) if ready else 0
             contents = posts.next_bodies(1)
             wait_until(begins)
-            self.post(posts, contents, 0, begins)
+            self.post(posts, contents, aside, begins if interval_ns else None)
             begins += interval_ns
         return posts.made
 
@@ -264,11 +292,12 @@ def wait_until(ns: int) -> None:
             yield_processor()
 
 
-def settle(way: Way) -> dict[str, object] | None:
-    """Let a contender read what has been answered, and open its connections; returns its books, if it keeps any."""
+def settle(way: Way, *, ready: bool = True) -> dict[str, object] | None:
+    """Let a contender read what has been answered, and get ready; returns its books, if it keeps any."""
     if way.sender is not None:
         way.sender.flush()
-    way.between()
+    if ready:
+        way.between()
     return None if way.sender is None else way.sender.stats._asdict()
 
 
@@ -295,7 +324,8 @@ def pace_of(assignment: Assignment) -> Pace | None:
     """Return what waits for the receiver; None: there is none of ours."""
     if not assignment.counters:
         return None
-    return Pace(Counters(Path(assignment.counters)), assignment.slot, assignment.asleep)
+    counters = Counters(Path(assignment.counters))
+    return Pace(counters, assignment.slot, assignment.asleep, beside=assignment.beside)
 
 
 def main() -> None:
@@ -308,12 +338,15 @@ def main() -> None:
     for line in sys.stdin:
         order, *numbers = line.split()
         answer: Block | dict[str, object] | None
-        if order == "settle":
-            answer = settle(caller.way)
+        if order in {"settle", "books"}:
+            answer = settle(caller.way, ready=order == "settle")
         else:
             first, most, ns = map(int, numbers)
             posts = Posts(assignment.kind, first)
-            answer = caller.block(posts, most, ns) if order == "block" else caller.at_fixed_rate(posts, most, ns)
+            if order == "block":
+                answer = caller.block(posts, most, ns)
+            else:
+                answer = caller.at_fixed_rate(posts, most, ns, ready=order == "rate")
         print(json.dumps(answer), flush=True)
 
 

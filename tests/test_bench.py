@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench import columns, delivery, loggers, loopworker, nginx, openloop, options, syscalls, worker
+from bench import columns, loggers, loopworker, nginx, openloop, options, syscalls, worker
 from bench.contenders import (
     AIO_SENDER,
     AIOHTTP,
@@ -271,28 +271,6 @@ def test_without_strace_it_says_so_and_traces_nothing(tmp_path: Path) -> None:
     assert not done.stdout
 
 
-def test_behind_nginx_whole_bodies_are_counted_and_losses_have_its_log_line() -> None:
-    if nginx.program() is None:
-        assert "CI" not in os.environ, "nginx is missing"
-        pytest.skip("needs nginx")
-    size = delivery.Size("64 KiB", 64 << 10, posts=20, rate=200)
-    with nginx.proxy() as proxy:
-        plain, tls = delivery.transports(proxy)
-        for transport in (plain, tls):
-            delivery.validate(proxy, transport, size, 0)
-        posted = [
-            delivery.post(proxy, who, to, size, first)
-            for who, to, first in ((SENDER_THREAD, tls, 1_000), (NOW, plain, 2_000))
-        ]
-        sender, hasty = delivery.count(proxy, posted)
-    assert (sender.row.sent, sender.row.delivered, sender.row.whole) == (20, 20, True)
-    assert sender.statuses == {"200": 20}
-    assert delivery.goals([sender])[0].reached
-    assert hasty.row.sent == 20  # nginx takes its FIN for a change of mind: some are lost, and each has a line
-    assert len(hasty.log) == 20
-    assert '" 499 ' in hasty.example
-
-
 def test_nginx_that_does_not_start_is_named_with_its_complaint(tmp_path: Path) -> None:
     program = nginx.program()
     if program is None:
@@ -308,7 +286,7 @@ def test_nginx_that_does_not_start_is_named_with_its_complaint(tmp_path: Path) -
     [
         ("--flat", "5", "--open-loop"),
         ("--syscalls", "--scenario", "at-once"),
-        ("--nginx", "--json", "samples.json"),
+        ("--syscalls", "--json", "samples.json"),
         ("--open-loop", "--plot", "plot.svg"),
         ("--contender", "Sender"),
         ("--flat", "5", "--contender", "C socket loop"),
