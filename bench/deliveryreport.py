@@ -155,7 +155,7 @@ def by_part(lost: Sequence[Cell]) -> str:
             found = sums.setdefault(part, [0, 0])
             found[0] += delivered
             found[1] += sent
-    return ", ".join(f"{part} {show_percent(*found)} %" for part, found in sums.items() if found[1])
+    return "; ".join(f"{part} {show_percent(*found)} %" for part, found in sums.items() if found[1])
 
 
 def told_by(cell: Cell) -> list[str]:

@@ -6,6 +6,7 @@ is printed in each cell: nobody has to tell red from green.
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 from .figures import plural, show_percent
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 # Inches.
 COLUMN, LINE, LEFT, TOP, BOTTOM, RIGHT = 0.42, 0.19, 3.1, 2.6, 0.25, 0.75
+LETTER = 0.09  # of a group's name
 WHOLE, GRID, LACKING = "#e8f0f6", "white", "#f7f7f7"
 # Of the shares below all: from a yellow that is no WHOLE to nearly black (ColorBrewer's YlOrRd, its palest left out).
 SHADES, PALEST, DARKEST = "YlOrRd", 0.22, 1.0
@@ -35,7 +37,8 @@ Hatched: not measured.
 ! the sender said that it had arrived.
 Above: in how many places
 everything arrived."""
-# What did not arrive twice or in part, but all the same: not to look like all.
+FACTS_LENGTH = 46  # letters
+# What arrived, but twice, or beside a part of it: not to look like all.
 ALMOST = 0.999
 SCALE = (1.0, 0.99, 0.75, 0.5, 0.25, 0.0)
 
@@ -60,8 +63,9 @@ def draw(matrix: Matrix, path: Path) -> None:
         0.12 / width, 1 - 0.25 / height, "What arrives, in percent", fontsize=14, fontweight="bold", va="center"
     )
     figure.text(0.12 / width, 1 - 0.45 / height, EXPLANATION, fontsize=8, color="#444444", va="top")
-    figure.text(0.12 / width, 1 - 1.78 / height, facts(matrix.metadata), fontsize=6, color=GREY, va="top")
-    scale = figure.add_axes((0.12 / width, 1 - 2.2 / height, len(SCALE) * COLUMN / width, LINE / height))
+    made_with = "\n".join(textwrap.wrap(facts(matrix.metadata), FACTS_LENGTH))
+    figure.text(0.12 / width, 1 - 1.76 / height, made_with, fontsize=6, color=GREY, va="top")
+    scale = figure.add_axes((0.12 / width, 1 - 2.3 / height, len(SCALE) * COLUMN / width, LINE / height))
     draw_scale(scale)
     save(figure, path)
 
@@ -156,8 +160,10 @@ def name_rows(places: list[Place], axes: Axes) -> None:
     groups = [place.group for place in places]
     for group in dict.fromkeys(groups):
         middle = groups.index(group) + groups.count(group) / 2
-        beside = axes.annotate(plural(group), (0.35 - LEFT / COLUMN, middle), annotation_clip=False)
-        beside.set(rotation=90, va="center", ha="center", fontsize=9, fontweight="bold")
+        fits = groups.count(group) * LINE > len(plural(group)) * LETTER
+        at = (0.35 - LEFT / COLUMN if fits else 0.12 - LEFT / COLUMN, middle)
+        beside = axes.annotate(plural(group), at, annotation_clip=False, va="center", fontsize=9, fontweight="bold")
+        beside.set(rotation=90 if fits else 0, ha="center" if fits else "left")
 
 
 def part(places: list[Place], contenders: list[str], axes: Axes) -> None:

@@ -236,8 +236,8 @@ class Measurement:
         rows |= self.missing
         self.stack.close()
         for slot, lane in lanes.items():
-            if self.bench.counts(lane.contender) is self.bench.receiver:
-                self.bench.receiver.forget(slot)
+            if receiver := self.bench.counts(lane.contender):
+                receiver.forget(slot)
         ordered = [rows[known.name] for known in self.bench.contenders(self.scenario) if known.name in rows]
         return Table(self.scenario, ordered, self.others)
 

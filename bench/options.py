@@ -81,6 +81,7 @@ class ReportOptions(NamedTuple):
     files: list[Path]
     out: Path | None
     readme: Path | None
+    keep: Path | None
 
 
 Options = CallerOptions | DeliveryOptions | ReportOptions
@@ -203,12 +204,15 @@ def report_options(arguments: Sequence[str]) -> ReportOptions:
         prog="python -m bench report", description="Show what a run found again, and redraw its pictures."
     )
     made.add_argument(
-        "files", nargs="+", type=existing, metavar="FILE", help="results/*.json, or compressed (.xz, .gz)"
+        "files", nargs="+", type=existing, metavar="FILE", help="results/*.json, or compressed (.bz2, .xz, .gz)"
     )
     made.add_argument("--out", type=folder, metavar="FOLDER", help="where the pictures go (default: beside FILE)")
     made.add_argument("--readme", type=existing, metavar="FILE", help="put the tables and pictures into this README")
+    made.add_argument(
+        "--keep", type=folder, metavar="FOLDER", help="keep the runs there, compressed, with their pictures"
+    )
     given = made.parse_args(arguments)
-    return ReportOptions(given.files, given.out, given.readme)
+    return ReportOptions(given.files, given.out, given.readme, given.keep)
 
 
 def add_extent(parser: argparse.ArgumentParser) -> None:

@@ -32,7 +32,8 @@ OF_OVERVIEW = (
 )
 OF_SYSCALLS = (
     "What most of some posts did. Left out: futex, by which the interpreter hands its lock over to the thread that was "
-    "just woken; whether it must is a race, which strace distorts."
+    "just woken; whether it must is a race, which strace distorts. in all: of all threads, until the answer is dealt "
+    "with and the next post can be made; median."
 )
 OF_WIRE = "Medians over some posts, each alone; bytes with IP and TCP headers, without Ethernet's."
 
@@ -88,14 +89,12 @@ def wire_table(wires: Sequence[Wire]) -> Grid:
 
 def trace_table(traces: Sequence[Trace]) -> Grid:
     """Return every post's system calls."""
-    made = left(
-        grid("system calls of one post, by the thread that posts", "contender", "", "calls", "names"),
-        1,
-        3,
-    )
+    title = "system calls of one post, by the thread that posts"
+    made = left(grid(title, "contender", "", "calls", "in all", "names"), 1, 4)
     for trace in traces:
-        calls = trace.note or in_short(trace.calls)
-        made.add_row(trace.contender, trace.scenario, NOTHING if trace.note else str(len(trace.calls)), calls)
+        count = NOTHING if trace.note else str(len(trace.calls))
+        in_all = NOTHING if trace.in_all is None else f"{trace.in_all:g}"
+        made.add_row(trace.contender, trace.scenario, count, in_all, trace.note or in_short(trace.calls))
     return made
 
 

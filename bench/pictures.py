@@ -66,4 +66,6 @@ def save(figure: Figure, path: Path) -> None:
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=DPI)
     with Image.open(drawn) as image:
-        image.convert("RGB").quantize(PALETTE).save(path, optimize=True, dpi=(DPI, DPI))
+        image.convert("RGB").quantize(PALETTE, method=Image.Quantize.MAXCOVERAGE).save(
+            path, optimize=True, dpi=(DPI, DPI)
+        )

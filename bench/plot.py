@@ -44,11 +44,12 @@ OF_TASKS = " aiohttp, task: the making of the task alone; what its post costs is
 
 
 def draw(run: Run, path: Path, names: Sequence[str] = ()) -> None:
-    """Write the picture as SVG or PNG, by the extension: of the scenarios of these names, or of all."""
+    """Write the picture as SVG or PNG, by the extension: of the scenarios of these names, or, if none is, of all."""
     # Taken in here, because it takes a while and only pictures need it.
     from matplotlib.figure import Figure
 
-    tables = [table for table in run.tables if measured(table) and (not names or table.scenario.name in names)]
+    every = [table for table in run.tables if measured(table)]
+    tables = [table for table in every if table.scenario.name in names] or every
     bands = [tables[start : start + ABREAST] for start in range(0, len(tables), ABREAST)]
     heights = [ROW * len(contenders(band)) for band in bands]
     width = LEFT + COLUMN * min(ABREAST, max(len(tables), 1)) + RIGHT

@@ -15,11 +15,12 @@ from .overview import TELLING, unheard
 from .pictures import by_family
 from .report import disturbed
 from .stats import percentile
-from .tally import of_group, tally
+from .tally import by_place, of_group, tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from .matrix import Cell
     from .results import Row, Run, Table
     from .tally import Tally
 
@@ -33,7 +34,9 @@ HEADS: Mapping[str, str] = {
     "queues": "loopback",
 }
 QUEUES = "queues"
-CALLER, DELIVERY = "caller", "delivery"
+CALLER, DELIVERY, CLOSINGS = "caller", "delivery", "closings"
+# Of rawfnf.post, by contender.
+CLOSING: Mapping[str, str] = {"rawfnf now": '`"now"`', "rawfnf acked": '`"acked"`', "rawfnf answered": '`"answered"`'}
 
 
 class NoMarkersError(ValueError):
@@ -45,9 +48,11 @@ def name_of(found: Run | Matrix) -> str:
     return DELIVERY if isinstance(found, Matrix) else CALLER
 
 
-def block(found: Run | Matrix, picture: str) -> str:
-    """Return what stands between the markers; `picture` is the picture's path, seen from the README."""
-    return delivery_block(found, picture) if isinstance(found, Matrix) else caller_block(found, picture)
+def blocks(found: Run | Matrix, picture: str) -> dict[str, str]:
+    """Return what stands between which markers; `picture` is the picture's path, seen from the README."""
+    if isinstance(found, Matrix):
+        return {DELIVERY: delivery_block(found, picture), CLOSINGS: closings_block(found)}
+    return {CALLER: caller_block(found, picture)}
 
 
 def marked(name: str, text: str) -> str:
@@ -69,8 +74,8 @@ def caller_block(run: Run, picture: str) -> str:
     """Return what posts cost their caller in the most telling scenarios."""
     telling = [table for name in TELLING for table in run.tables if table.scenario.name == name]
     queues = [table for table in run.tables if table.scenario.name == QUEUES]
-    parts = [f"![How long one POST holds its caller, by contender]({picture})", caller_table(telling)]
-    if queues:
+    parts = [f"![How long one POST holds its caller, by contender]({picture})", caller_table(telling or run.tables)]
+    if telling and queues:
         parts.append(f"Message queues, for comparison; the broker is not the endpoint:\n\n{caller_table(queues)}")
     note = (
         "p50 / p99 of how long the caller is held; -: too few posts for it, or not measured there. **Bold**: the "
@@ -138,6 +143,42 @@ def delivery_block(matrix: Matrix, picture: str) -> str:
     )
     image = f"![What arrives, by server and contender]({picture})"
     return "\n\n".join([image, markdown(heads, lines), f"{note} {made_with(matrix.metadata)}"])
+
+
+def closings_block(matrix: Matrix) -> str:
+    """Return which closing loses what, server by server; those that lost nothing by any closing are named below."""
+    cells = by_place(matrix)
+    closings = [name for name in CLOSING if name in matrix.contenders]
+    lines, robust = [], []
+    for server in dict.fromkeys(place.server for place in matrix.places):
+        transports = [place.transport for place in matrix.places if place.server == server]
+        found = {
+            (transport, name): cell
+            for transport in transports
+            for name in closings
+            if (cell := cells.get((server, transport, name))) and cell.made
+        }
+        if found and all(cell.whole for cell in found.values()):
+            robust.append(f"{server} ({', '.join(dict.fromkeys(transport for transport, _ in found))})")
+        elif found:
+            lines.append([server, *(closing_shares(found, transports, name) for name in closings)])
+    heads = ["server", *(CLOSING[name] for name in closings)]
+    return (
+        f"{markdown(heads, lines)}\n\nPercent of the posts that arrived whole and were handled to the end, by transport; "
+        "†: some were handled cut short. "
+        f"Nothing was lost by any closing at: {'; '.join(robust) or 'none'}. {made_with(matrix.metadata)}"
+    )
+
+
+def closing_shares(found: Mapping[tuple[str, str], Cell], transports: Sequence[str], name: str) -> str:
+    """Return what arrived by one closing: 100, or the percentage by each transport, † for handled in part."""
+    shares = {
+        transport: f"{show_percent(cell.delivered, cell.made)}{'†' if cell.truncated else ''}"
+        for transport in transports
+        if (cell := found.get((transport, name)))
+    }
+    alike = set(shares.values())
+    return alike.pop() if len(alike) == 1 else "; ".join(f"{transport} {share}" for transport, share in shares.items())
 
 
 def places(sums: Tally) -> str:

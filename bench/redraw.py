@@ -22,28 +22,31 @@ if TYPE_CHECKING:
 Kind = TypeVar("Kind", Run, Matrix)
 
 
-def report_files(paths: Sequence[Path], out: Path | None, into: Path | None = None) -> int:
+def report_files(paths: Sequence[Path], out: Path | None, into: Path | None = None, keep: Path | None = None) -> int:
     """Show each run and draw its pictures into `out`, or beside its file; then print the README's blocks.
 
-    With `into`, a README, its blocks are replaced instead. Returns the exit status: a file that cannot be read, or a
+    With `into`, a README, its blocks are replaced instead. With `keep`, a folder, each run is first archived there by
+    its kind, and all that follows is made of the archive. Returns the exit status: a file that cannot be read, or a
     README without the place for a block, is told and fails, and nothing is drawn or written.
     """
     try:
         runs = [(path, export.read(path)) for path in paths]
         text = into.read_text(encoding="utf-8") if into else ""
-        for _, found in runs if into else []:
-            readme.replaced(text, readme.name_of(found), "")
+        for name in [name for _, found in runs if into for name in readme.blocks(found, "")]:
+            readme.replaced(text, name, "")
     except readme.NoMarkersError as error:
         return fail(f"{into}: {error}")
     except (OSError, export.UnreadableError) as error:
         return fail(str(error))
-    blocks = {}
+    if keep:
+        runs = [kept(found, keep) for _, found in runs]
     console = Console()
+    blocks: dict[str, str] = {}
     for path, found in runs:
         show(found, console)
-        picture = draw(found, out or path.parent, path.name.partition(".json")[0])
+        picture = draw(found, out or path.parent, path.name.partition(".json")[0], also=not keep)
         seen_as = os.path.relpath(picture, into.parent if into else ROOT).replace(os.sep, "/")
-        blocks[readme.name_of(found)] = readme.block(found, seen_as)
+        blocks |= readme.blocks(found, seen_as)
     for line in outcome(last(Run, runs), last(Matrix, runs)):
         console.print(f"- {line}", highlight=False)
     for name, block in blocks.items():
@@ -53,6 +56,13 @@ def report_files(paths: Sequence[Path], out: Path | None, into: Path | None = No
     else:
         print(text)
     return OK
+
+
+def kept(found: Run | Matrix, folder: Path) -> tuple[Path, Run | Matrix]:
+    """Archive a run, and return it as it is now."""
+    path = folder / f"{readme.name_of(found)}.json.bz2"
+    export.archive(found, path)
+    return path, export.read(path)
 
 
 def last(kind: type[Kind], runs: Sequence[tuple[Path, Run | Matrix]]) -> Kind | None:
@@ -74,17 +84,17 @@ def show(found: Run | Matrix, console: Console) -> None:
         report.show(found, console)
 
 
-def draw(found: Run | Matrix, folder: Path, name: str) -> Path:
-    """Draw NAME.svg and NAME.png, of a caller's run with the most telling scenarios; return the path of the PNG.
+def draw(found: Run | Matrix, folder: Path, name: str, *, also: bool = True) -> Path:
+    """Draw NAME.png, of a caller's run with the most telling scenarios; return its path.
 
-    A caller's run with more scenarios is in NAME-all.png.
+    `also` as NAME.svg, and a caller's run with all its scenarios as NAME-all.png.
     """
     made = folder / f"{name}.png"
-    for path in (made, made.with_suffix(".svg")):
+    for path in (made, made.with_suffix(".svg")) if also else (made,):
         if isinstance(found, Matrix):
             heatmap.draw(found, path)
         else:
             plot.draw(found, path, TELLING)
-    if not isinstance(found, Matrix):
+    if also and isinstance(found, Run):
         plot.draw(found, folder / f"{name}-all.png")
     return made

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from . import caller, checks, deliver, endpoint, export, metadata, plot, readme, report
+from . import caller, checks, deliver, endpoint, export, metadata, plot, redraw, report
 from .contenders import CONTENDERS
 from .options import SECONDS, CallerOptions, DeliveryOptions
 from .outcome import outcome
@@ -29,7 +29,7 @@ def run(options: Options) -> int:
             return compare(options)
         if isinstance(options, DeliveryOptions):
             return deliver.deliver(options)
-        return readme.report_files(options.files, options.out, options.readme)
+        return redraw.report_files(options.files, options.out, options.readme, options.keep)
     except ChildError as error:
         # A worker's failure is a note in its row; this one leaves nothing to compare.
         print(f"bench cannot go on: {error}", file=sys.stderr)

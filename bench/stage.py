@@ -57,7 +57,8 @@ class Bench(NamedTuple):
         # Whoever waits for a late answer posts alone: between the posts of a burst the others' callers do not wait.
         burst = 1 if contender.waits and scenario.busy else scenario.burst
         target = self.target(contender, scenario, slot)._replace(burst=burst, apart=scenario.apart)
-        asleep = self.receiver.asleep if scenario.timed and scenario.together == 1 else None
+        receiver = self.counts(contender)
+        asleep = receiver.asleep if receiver and scenario.timed and scenario.together == 1 else None
         counters = "" if self.elsewhere else str(self.counters)
         beside, late = scenario.together > 1, scenario.busy
         return Assignment(contender.name, target, scenario.kind, counters, slot, asleep, beside, late)

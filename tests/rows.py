@@ -20,7 +20,7 @@ from bench import certificates
 from bench.payload import sized
 from bench.places import OUTSIDE_CI
 from bench.processes import LOOPBACK
-from bench.servers.base import Running, Server, Site
+from bench.servers.base import LATE, Running, Server, Site
 from tests.peers import PATIENCE, until
 
 if TYPE_CHECKING:
@@ -34,35 +34,53 @@ MSG_MORE = int(getattr(socket, "MSG_MORE", 0))
 MIB = 1 << 20
 
 
+def line(body: bytes) -> str:
+    """Return the line that the handler of this body, which begins with its number, leaves at its end."""
+    return f"{int(body[:10])} {len(body)} {hashlib.sha256(body).hexdigest()}"
+
+
 class Row(NamedTuple):
     """A server that runs at a site."""
 
     site: Site
     running: Running
 
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"{'https' if self.site.tls else 'http'}://{LOOPBACK}:{self.running.port}/"
+
+    @property
+    def context(self) -> ssl.SSLContext | None:
+        """What trusts its certificate; None over plain TCP."""
+        return ssl.create_default_context(cafile=self.site.certificates.authority) if self.site.tls else None
+
+    def connection(self) -> HTTPConnection:
+        """Return the standard library's client."""
+        if self.site.tls is None:
+            return HTTPConnection(LOOPBACK, self.running.port, timeout=PATIENCE)
+        return HTTPSConnection(LOOPBACK, self.running.port, context=self.context, timeout=PATIENCE)
+
     def post(self, number: int, size: int, path: str = "/") -> str:
         """Post by an ordinary exchange, in which all must be well; return the line that its handler should leave."""
         body = sized(number, size)
-        connection = self._connection()
+        connection = self.connection()
         connection.request("POST", path, body)
         if isinstance(connection.sock, ssl.SSLSocket):
             assert connection.sock.version() == f"TLSv{self.site.tls}"
         with connection.getresponse() as response:
             assert response.status == 200, response.read()
         connection.close()
-        return f"{number} {size} {hashlib.sha256(body).hexdigest()}"
+        return line(body)
 
-    def _connection(self) -> HTTPConnection:
-        if self.site.tls is None:
-            return HTTPConnection(LOOPBACK, self.running.port, timeout=PATIENCE)
-        context = ssl.create_default_context(cafile=self.site.certificates.authority)
-        return HTTPSConnection(LOOPBACK, self.running.port, context=context, timeout=PATIENCE)
+    def post_half_closed(self, number: int, path: str = "/", sent: int = 100) -> None:
+        """Send a request with its FIN in the same segment, and wait until the server is through with the connection.
 
-    def post_half_closed(self, number: int, path: str) -> None:
-        """Send a request with its FIN in the same segment, and wait until the server is through with the connection."""
+        It announces 100 bytes of body; so many of them are sent.
+        """
         with socket.create_connection((LOOPBACK, self.running.port), PATIENCE) as client:
             head = f"POST {path} HTTP/1.1\r\nHost: {LOOPBACK}\r\nContent-Length: 100\r\n\r\n"
-            client.sendall(head.encode() + sized(number, 100), MSG_MORE)
+            client.sendall(head.encode() + sized(number, sent), MSG_MORE)
             client.shutdown(socket.SHUT_WR)
             while client.recv(1000):
                 pass
@@ -90,7 +108,7 @@ class Row(NamedTuple):
 
 
 @contextmanager
-def started(server: Server, tls: TLSVersion | None = None) -> Iterator[Row]:
+def started(server: Server, tls: TLSVersion | None = None, late: float = LATE) -> Iterator[Row]:
     """Start a server that this machine has; at the end none of its processes is left."""
     if server.lacks:
         required = os.environ.get("CI") and server.name not in OUTSIDE_CI
@@ -100,11 +118,15 @@ def started(server: Server, tls: TLSVersion | None = None) -> Iterator[Row]:
         folder = Path(made)
         folder.chmod(0o711)
         (folder / "site").mkdir()
-        site = Site(folder / "site", LOOPBACK, tls, certificates.issue(folder, LOOPBACK), folder / "handled")
+        issued = certificates.issue(folder, LOOPBACK)
+        site = Site(folder / "site", LOOPBACK, tls, issued, folder / "handled", late=late)
+        this = psutil.Process()
+        others = this.children()
         with server.start(site) as running:
-            processes = psutil.Process().children(recursive=True)
-            assert processes
+            own = [child for child in this.children() if child not in others]
+            assert own
             yield Row(site, running)
+            processes = own + [process for child in own for process in child.children(recursive=True)]
         until(lambda: not any(alive(process) for process in processes), "all its processes are gone")
 
 
@@ -116,10 +138,15 @@ def alive(process: psutil.Process) -> bool:
 
 
 def check(server: Server, tls: TLSVersion | None) -> None:
-    """Fail unless it handles whole bodies, small and large, at once and late, by this transport alone."""
+    """Fail unless it handles whole bodies by this transport alone, and has a version."""
     with started(server, tls) as row:
-        wanted = [row.post(number, size) for size in (100, MIB) for number in (2, 3)]
-        assert row.handled() == wanted
-        if tls:
-            assert row.refuses("1.2" if tls == "1.3" else "1.3")
+        validate(row)
         assert server.version()
+
+
+def validate(row: Row) -> None:
+    """Fail unless it handles whole bodies, small and large, at once and late, by its own version of TLS alone."""
+    wanted = [row.post(number, size) for size in (100, MIB) for number in (2, 3)]
+    assert row.handled() == wanted
+    if row.site.tls:
+        assert row.refuses("1.2" if row.site.tls == "1.3" else "1.3")

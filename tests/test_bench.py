@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench import columns, loggers, loopworker, nginx, openloop, options, syscalls, worker
+from bench import columns, loggers, loopworker, openloop, options, syscalls, worker
 from bench.contenders import (
     AIO_SENDER,
     AIOHTTP,
@@ -31,7 +31,6 @@ from bench.lanes import contradiction
 from bench.ledger import Ledger
 from bench.network import missing as missing_network
 from bench.payload import payload
-from bench.processes import ChildError
 from bench.report import broken_promises
 from bench.results import Row, Table
 from bench.scenarios import SCENARIOS, Scenario
@@ -269,16 +268,6 @@ def test_without_strace_it_says_so_and_traces_nothing(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "strace" in done.stderr
     assert not done.stdout
-
-
-def test_nginx_that_does_not_start_is_named_with_its_complaint(tmp_path: Path) -> None:
-    program = nginx.program()
-    if program is None:
-        assert "CI" not in os.environ, "nginx is missing"
-        pytest.skip("needs nginx")
-    (tmp_path / "nginx.conf").write_text("daemon off; pid nginx.pid; error_log error.log; nonsense;")
-    with pytest.raises(ChildError, match="unknown directive"), nginx.running(program, tmp_path, []) as process:
-        process.wait(SECONDS)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,9 @@ import psutil
 import pytest
 
 from bench import caller, held, nameserver, network, troubles
+from bench.extent import extent
 from bench.progress import bar
+from bench.repetitions import merged
 from bench.results import Row, Table
 from bench.scenarios import EVERY_SCENARIO, SUBSET, Scenario
 from bench.stage import lacks, open_bench
@@ -152,7 +154,7 @@ def test_repetitions_are_one_table_with_rounds_of_their_own() -> None:
     one = Row("a", ns=[1, 2, 9], cpu_ns=[1, 1, 1], rounds=[0, 1, -1], sent=3, delivered=3, threads=1, errors={"e": 1})
     other = Row("a", ns=[3], cpu_ns=[1], rounds=[0], sent=1, delivered=0, threads=0, errors={"e": 2}, note="ended")
     missing = Row("b", "missing: pip install b")
-    table = caller.merged(scenario, [Table(scenario, [one, missing], 0.5), Table(scenario, [other, missing], 0.1)])
+    table = merged(scenario, [Table(scenario, [one, missing], 0.5), Table(scenario, [other, missing], 0.1)])
     first, second = table.rows
     assert first.ns == [1, 2, 9, 3]
     assert first.rounds == [0, 1, -1, 2]
@@ -182,7 +184,7 @@ def test_scenarios_have_names_of_their_own_survive_json_and_the_subset_has_some_
     assert set(names) >= SUBSET
     for scenario in EVERY_SCENARIO:
         assert Scenario(**json.loads(json.dumps(scenario._asdict()))) == scenario
-    everything = caller.extent(EVERY_SCENARIO, None, full=False, subset=False)
-    few = caller.extent(EVERY_SCENARIO, None, full=False, subset=True)
+    everything = extent(EVERY_SCENARIO, None, full=False, subset=False)
+    few = extent(EVERY_SCENARIO, None, full=False, subset=True)
     assert everything.seconds + everything.around < 14 * 60
     assert few.seconds + few.around < 2.5 * 60

@@ -17,8 +17,8 @@ from bench.payload import sized
 from bench.places import NEAR, Spot
 from bench.poster import Planned, Posted
 from bench.reckoning import Handled, Sent
-from bench.servers.catalogue import SERVERS
 from bench.servers.base import Running, Server, Site, free_port, running
+from bench.servers.catalogue import SERVERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

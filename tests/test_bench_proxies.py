@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bench.certificates import Certificates
-from bench.processes import LOOPBACK
+from bench.processes import LOOPBACK, ChildError
 from bench.servers.base import Site
 from bench.servers.configuration import write
+from bench.servers.nginx import nginx
 from bench.servers.proxies import PROXIES
 from tests.peers import until
 from tests.rows import check, started
@@ -51,6 +52,13 @@ def test_its_log_has_the_request(name: str, word: str) -> None:
     with started(SERVERS[name]) as row:
         row.post(2, 100, "/readings")
         until(lambda: row.said(word, "/readings"), "there is a line about it")
+
+
+def test_a_server_that_does_not_start_is_named_with_its_complaint() -> None:
+    broken = SERVERS["nginx"]._replace(start=lambda site: nginx(site, "proxy", upstream="1; nonsense"))
+    complaint = r'^nginx ended \(1\): .*unknown directive "nonsense"'
+    with pytest.raises(ChildError, match=complaint), started(broken):
+        pytest.fail("it started")
 
 
 def test_nginx_says_that_it_gave_up_a_request_with_an_early_fin() -> None:

@@ -249,7 +249,7 @@ def test_who_loses_a_single_post_is_marked_and_is_never_the_fastest() -> None:
     run = a_run(60)._replace(tables=[table, whole])
     text = shown(run)
     assert f"{TRICK.name}: 1 of 300 lost" in text
-    line = next(line for line in readme.block(run, "x.png").splitlines() if f"[{TRICK.name}]" in line)
+    line = next(line for line in readme.blocks(run, "x.png")["caller"].splitlines() if f"[{TRICK.name}]" in line)
     assert "✗" in line
     assert "**" not in line
 
@@ -338,16 +338,36 @@ def test_files_are_reported_again_with_pictures_and_the_readmes_blocks(
     assert (tmp_path / "delivery.svg").stat().st_size > 10_000
 
 
+def filled(found: Run | Matrix, picture: str) -> str:
+    return "".join(f"{readme.marked(name, text)}\n" for name, text in readme.blocks(found, picture).items())
+
+
+def empty(found: Run | Matrix) -> str:
+    return "".join(f"{readme.marked(name, 'old')}\n" for name in readme.blocks(found, ""))
+
+
 def test_a_readmes_blocks_are_replaced_and_nothing_else(tmp_path: Path) -> None:
     target, path = tmp_path / "README.md", tmp_path / "bench" / "delivery.json"
     path.parent.mkdir()
     found = a_matrix(1)
     export.write(found, path)
-    target.write_text("before\n<!-- bench:delivery -->\nold\n<!-- /bench:delivery -->\nafter\n", encoding="utf-8")
+    target.write_text(f"before\n{empty(found)}after\n", encoding="utf-8")
     assert redraw.report_files([path], None, target) == OK
     text = target.read_text(encoding="utf-8")
-    block = readme.block(found, "bench/delivery.png")
-    assert text == f"before\n{readme.marked('delivery', block)}\nafter\n"
+    assert text == f"before\n{filled(found, 'bench/delivery.png')}after\n"
+
+
+@pytest.mark.parametrize("kind", RUNS)
+def test_a_run_is_kept_with_the_picture_and_the_block_that_are_made_of_what_is_kept(kind: str, tmp_path: Path) -> None:
+    target, path, folder = tmp_path / "README.md", tmp_path / "raw.json", tmp_path / "kept"
+    folder.mkdir()
+    found = RUNS[kind]()
+    export.write(found, path)
+    target.write_text(empty(found), encoding="utf-8")
+    assert redraw.report_files([path], None, target, folder) == OK
+    assert {each.name for each in folder.iterdir()} == {f"{kind}.json.bz2", f"{kind}.png"}
+    kept = export.read(folder / f"{kind}.json.bz2")
+    assert target.read_text(encoding="utf-8") == filled(kept, f"kept/{kind}.png")
 
 
 def test_a_readme_without_a_place_for_a_block_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -362,8 +382,8 @@ def test_a_readme_without_a_place_for_a_block_is_left_alone(tmp_path: Path, caps
 @pytest.mark.parametrize("kind", RUNS)
 def test_the_readmes_tables_are_those_of_the_run_that_is_kept(kind: str) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    if f"<!-- bench:{kind} -->" not in text:
-        pytest.skip(f"the README has no block bench:{kind} yet")
     (path,) = (ROOT / "bench" / "results").glob(f"{kind}.json.*")
-    block = readme.block(export.read(path), f"bench/results/{kind}.png")
-    assert readme.marked(kind, block) in text, f"python -m bench report {path} --readme README.md"
+    for name, block in readme.blocks(export.read(path), f"bench/results/{kind}.png").items():
+        assert readme.marked(name, block) in text, (
+            f"python -m bench report {path} --keep {path.parent} --readme README.md"
+        )

@@ -6,23 +6,31 @@ then pasted, and everything that it posts must arrive.
 
 from __future__ import annotations
 
-import os
-import ssl
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import rawfnf
-from tests import servers
+from bench.payload import sized
+from bench.servers.catalogue import SERVERS
 from tests.peers import PATIENCE, until
+from tests.rows import Row, line, started
+from tests.servers import GO_SILENT, HTTP2_ONLY, ONE_WORKER
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator
-    from contextlib import AbstractContextManager
 
-    from tests.servers import Server
+    from bench.scenarios import TLSVersion
 
+NAMED = {server.name: server for server in SERVERS}
+WORK = 0.03  # seconds; many times what the probe takes for "much sooner"
+# An answer must not come before an acknowledgement, which may take 40 ms (linux: TCP_DELACK_MIN).
+LONG_WORK = 0.1
+# Has an odd number, so that it is worked on.
+BODY = sized(1, 100)
+LINE = line(BODY)
 ATTEMPTS = 5
 # All requests that a probe sends: each closing's, and one beside idle connections.
 ALL = 3 * ATTEMPTS + 1
@@ -36,68 +44,92 @@ def stack() -> Iterator[ExitStack]:
         yield made
 
 
-def started(stack: ExitStack, server: AbstractContextManager[Server]) -> Server:
-    try:
-        return stack.enter_context(server)
-    except servers.MissingError as missing:
-        if os.environ.get("CI"):
-            pytest.fail(str(missing))
-        pytest.skip(str(missing))
+def named(stack: ExitStack, name: str, tls: TLSVersion | None = None, work: float = WORK) -> Row:
+    return stack.enter_context(started(NAMED[name], tls, work))
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return tmp_path_factory.mktemp
+def nginx(stack: ExitStack) -> Row:
+    """Its defaults: it gives a request up when its client ends."""
+    return named(stack, "nginx", work=LONG_WORK)
 
 
 @pytest.fixture(scope="module")
-def nginx(stack: ExitStack, folder: Any) -> Server:
-    """Its defaults: it gives a request up when its client ends.
-
-    It works for longer than an acknowledgement may take (40 ms, linux: TCP_DELACK_MIN): else an answer comes before it.
-    """
-    return started(stack, servers.nginx_proxy(folder("nginx"), work=0.1))
+def nginx_tls(stack: ExitStack) -> Row:
+    return named(stack, "nginx", "1.3", LONG_WORK)
 
 
 @pytest.fixture(scope="module")
-def tolerant_nginx(stack: ExitStack, folder: Any) -> Server:
+def tolerant_nginx(stack: ExitStack) -> Row:
     """`proxy_ignore_client_abort on`."""
-    return started(stack, servers.nginx_proxy(folder("tolerant"), ignore_abort=True))
+    return named(stack, "nginx, ignore_client_abort")
 
 
 @pytest.fixture(scope="module")
-def puma(stack: ExitStack, folder: Any) -> Server:
-    return started(stack, servers.puma(folder("puma")))
+def tolerant_nginx_tls(stack: ExitStack) -> Row:
+    return named(stack, "nginx, ignore_client_abort", "1.3")
 
 
 @pytest.fixture(scope="module")
-def gunicorn_sync(stack: ExitStack, folder: Any) -> Server:
+def puma(stack: ExitStack) -> Row:
+    return named(stack, "Puma")
+
+
+@pytest.fixture(scope="module")
+def gunicorn_sync(stack: ExitStack) -> Row:
     """One worker, which serves one connection at a time."""
-    return started(stack, servers.gunicorn(folder("sync")))
+    return stack.enter_context(started(ONE_WORKER, late=WORK))
 
 
 @pytest.fixture(scope="module")
-def gunicorn_threads(stack: ExitStack, folder: Any) -> Server:
-    return started(stack, servers.gunicorn(folder("threads"), "--threads", "4"))
+def gunicorn_threads(stack: ExitStack) -> Row:
+    return named(stack, "gunicorn gthread")
 
 
 @pytest.fixture(scope="module")
-def uvicorn(stack: ExitStack, folder: Any) -> Server:
-    return started(stack, servers.uvicorn(folder("uvicorn")))
+def uvicorn(stack: ExitStack) -> Row:
+    return named(stack, "uvicorn h11")
 
 
 @pytest.fixture(scope="module")
-def go(stack: ExitStack, folder: Any) -> Server:
-    return started(stack, servers.go(folder("go")))
+def fastapi(stack: ExitStack) -> Row:
+    """It awaits before it reads: uvicorn then says that the client has gone, although it holds the body."""
+    return named(stack, "FastAPI, awaits")
 
 
 @pytest.fixture(scope="module")
-def http2_only(stack: ExitStack, folder: Any) -> Server:
-    return started(stack, servers.http2_only(folder("http2")))
+def go(stack: ExitStack) -> Row:
+    return named(stack, "Go, context ignored")
 
 
-def probed(url: str, **options: Any) -> rawfnf.Probe:
-    return rawfnf.probe(url, b"a body", attempts=ATTEMPTS, idle=0.1, timeout=PATIENCE, linger=PATIENCE, **options)
+@pytest.fixture(scope="module")
+def go_silent(stack: ExitStack) -> Row:
+    """It gives up once nobody waits, and says nothing, which net/http makes a 200."""
+    return stack.enter_context(started(GO_SILENT, late=WORK))
+
+
+@pytest.fixture(scope="module")
+def http2_only(stack: ExitStack) -> Row:
+    return stack.enter_context(started(HTTP2_ONLY, "1.3"))
+
+
+def probed(row: Row, context: ssl.SSLContext | None = None) -> rawfnf.Probe:
+    return rawfnf.probe(
+        row.url,
+        BODY,
+        attempts=ATTEMPTS,
+        idle=0.1,
+        timeout=PATIENCE,
+        linger=PATIENCE,
+        ssl_context=context or row.context,
+    )
+
+
+def handled(row: Row) -> int:
+    """How many handlers have run to their end; each had the whole body."""
+    lines = row.handled()
+    assert lines == [LINE] * len(lines)
+    return len(lines)
 
 
 def possible(probe: rawfnf.Probe) -> tuple[bool | None, bool | None]:
@@ -107,27 +139,27 @@ def possible(probe: rawfnf.Probe) -> tuple[bool | None, bool | None]:
     return probe.now.possible, probe.acked.possible
 
 
-def paste(probe: rawfnf.Probe, server: Server, posts: int = POSTS, **given: Any) -> None:
+def paste(probe: rawfnf.Probe, row: Row) -> None:
     """Do as the probe recommends: everything arrives, and is worked on to its end."""
     assert probe.code is not None
-    names = {"rawfnf": rawfnf, **given}
+    names = {"rawfnf": rawfnf, "ssl_context": row.context}
     exec(probe.code, names)
     sender: Any = names["sender"]
-    before = server.handled()
+    before = handled(row)
     with sender:
-        for _ in range(posts):
-            assert sender.post(b"a body")
+        for _ in range(POSTS):
+            assert sender.post(BODY)
         assert sender.flush(PATIENCE)
-    assert server.handled() - before == posts
-    assert sender.stats.answered == {200: posts}
+    assert handled(row) - before == POSTS
+    assert sender.stats.answered == {200: POSTS}
 
 
-def handled_all(server: Server, before: int, requests: int = ALL) -> None:
-    until(lambda: server.handled() - before >= requests, "all handlers ran to their end")
-    assert server.handled() - before == requests
+def handled_all(row: Row, before: int, requests: int = ALL) -> None:
+    until(lambda: handled(row) - before >= requests, "all handlers ran to their end")
+    assert handled(row) - before == requests
 
 
-def loses(probe: rawfnf.Probe, server: Server, before: int) -> None:
+def loses(probe: rawfnf.Probe, row: Row, before: int) -> None:
     """Nothing but the safe closing is recommended, and rightly so."""
     assert probe.status == 200
     assert probe.answered[:3] == ("answered", ATTEMPTS, ATTEMPTS)
@@ -135,29 +167,29 @@ def loses(probe: rawfnf.Probe, server: Server, before: int) -> None:
     assert possible(probe) == (False, False)
     assert probe.faster == ()
     # The last request, beside idle connections, was answered: what was sent before it has had its time.
-    assert ATTEMPTS + 1 <= server.handled() - before < ALL
-    paste(probe, server)
+    assert ATTEMPTS + 1 <= handled(row) - before < ALL
+    paste(probe, row)
 
 
-def keeps(probe: rawfnf.Probe, server: Server, before: int) -> None:
+def keeps(probe: rawfnf.Probe, row: Row, before: int) -> None:
     """Both fast closings look possible, and are."""
     assert probe.status == 200
     assert possible(probe) == (True, True)
     assert len(probe.faster) == 2
-    handled_all(server, before)
-    paste(probe, server)
-    before = server.handled()
-    for line in probe.faster:
-        eval(line, {"rawfnf": rawfnf, "data": b"a body"})
-    handled_all(server, before, len(probe.faster))
+    handled_all(row, before)
+    paste(probe, row)
+    before = handled(row)
+    for call in probe.faster:
+        eval(call, {"rawfnf": rawfnf, "data": BODY})
+    handled_all(row, before, len(probe.faster))
 
 
 # --- proxies --------------------------------------------------------------------------------------------------------
 
 
-def test_nginx_with_its_defaults_keeps_only_what_is_answered(nginx: Server) -> None:
-    before = nginx.handled()
-    probe = probed(nginx.url)
+def test_nginx_with_its_defaults_keeps_only_what_is_answered(nginx: Row) -> None:
+    before = handled(nginx)
+    probe = probed(nginx)
     loses(probe, nginx, before)
     assert probe.now is not None
     assert (probe.now.answered, probe.now.failures) == (0, {"it closed without an answer": ATTEMPTS})
@@ -166,52 +198,50 @@ def test_nginx_with_its_defaults_keeps_only_what_is_answered(nginx: Server) -> N
     assert "spares=2" in (probe.code or "")
 
 
-def test_nginx_that_ignores_aborts_keeps_everything(tolerant_nginx: Server) -> None:
-    before = tolerant_nginx.handled()
-    keeps(probed(tolerant_nginx.url), tolerant_nginx, before)
+def test_nginx_that_ignores_aborts_keeps_everything(tolerant_nginx: Row) -> None:
+    before = handled(tolerant_nginx)
+    keeps(probed(tolerant_nginx), tolerant_nginx, before)
 
 
-def test_tickets_speak_against_now_though_the_probe_that_listens_is_answered(tolerant_nginx: Server) -> None:
-    context = ssl.create_default_context(cafile=tolerant_nginx.cafile)
-    before = tolerant_nginx.handled()
-    probe = probed(tolerant_nginx.tls_url, ssl_context=context)
-    handled_all(tolerant_nginx, before)
+def test_tickets_speak_against_now_though_the_probe_that_listens_is_answered(tolerant_nginx_tls: Row) -> None:
+    before = handled(tolerant_nginx_tls)
+    probe = probed(tolerant_nginx_tls)
+    handled_all(tolerant_nginx_tls, before)
     assert probe.tls is not None
     assert (probe.tls.version, probe.tls.tickets) == ("TLSv1.3", 2)
     assert probe.now is not None
     assert probe.now.answered == ATTEMPTS
     assert "tickets" in probe.now.why
     assert possible(probe) == (False, True)
-    paste(probe, tolerant_nginx, ssl_context=context)
+    paste(probe, tolerant_nginx_tls)
 
 
-def test_nginx_over_tls_loses_as_it_does_without(nginx: Server) -> None:
-    context = ssl.create_default_context(cafile=nginx.cafile)
-    probe = probed(nginx.tls_url, ssl_context=context)
+def test_nginx_over_tls_loses_as_it_does_without(nginx_tls: Row) -> None:
+    probe = probed(nginx_tls)
     assert possible(probe) == (False, False)
-    paste(probe, nginx, ssl_context=context)
+    paste(probe, nginx_tls)
 
 
 # --- applications' servers ------------------------------------------------------------------------------------------
 
 
-def test_puma_keeps_only_what_is_answered(puma: Server) -> None:
+def test_puma_keeps_only_what_is_answered(puma: Row) -> None:
     """It looks for our end before it calls the application: a FIN that comes later, behind an acknowledgement, may do.
 
     So of "acked" the probe can say what it saw, in a race that load decides, and no more.
     """
-    before = puma.handled()
-    probe = probed(puma.url)
+    before = handled(puma)
+    probe = probed(puma)
     assert probe.now is not None
     assert (probe.status, probe.now.possible, probe.answered.possible) == (200, False, True)
-    assert all("now" not in line for line in probe.faster)
-    assert ATTEMPTS + 1 <= puma.handled() - before < ALL
+    assert all("now" not in call for call in probe.faster)
+    assert ATTEMPTS + 1 <= handled(puma) - before < ALL
     paste(probe, puma)
 
 
-def test_gunicorn_keeps_everything_but_an_idle_connection_holds_its_only_worker(gunicorn_sync: Server) -> None:
-    before = gunicorn_sync.handled()
-    probe = probed(gunicorn_sync.url)
+def test_gunicorn_keeps_everything_but_an_idle_connection_holds_its_only_worker(gunicorn_sync: Row) -> None:
+    before = handled(gunicorn_sync)
+    probe = probed(gunicorn_sync)
     assert probe.idle is not None
     assert not probe.idle.beside
     assert "spares" not in (probe.code or "")
@@ -219,46 +249,47 @@ def test_gunicorn_keeps_everything_but_an_idle_connection_holds_its_only_worker(
     keeps(probe, gunicorn_sync, before)
 
 
-def test_gunicorn_with_threads_keeps_idle_connections_too(gunicorn_threads: Server) -> None:
-    before = gunicorn_threads.handled()
-    probe = probed(gunicorn_threads.url)
+def test_gunicorn_with_threads_keeps_idle_connections_too(gunicorn_threads: Row) -> None:
+    before = handled(gunicorn_threads)
+    probe = probed(gunicorn_threads)
     assert probe.idle is not None
     assert probe.idle.beside
     keeps(probe, gunicorn_threads, before)
 
 
-def test_uvicorn_works_on_but_cannot_tell_so_that_only_what_is_answered_is_called_safe(uvicorn: Server) -> None:
-    before = uvicorn.handled()
-    probe = probed(uvicorn.url)
+def test_uvicorn_works_on_but_cannot_tell_so_that_only_what_is_answered_is_called_safe(uvicorn: Row) -> None:
+    before = handled(uvicorn)
+    probe = probed(uvicorn)
     handled_all(uvicorn, before)
     assert possible(probe) == (False, False)
     assert "uvicorn" in (probe.now.why if probe.now else "")
     paste(probe, uvicorn)
 
 
-def test_uvicorn_with_an_application_that_reads_late_keeps_only_what_is_answered(uvicorn: Server) -> None:
-    before = uvicorn.handled()
-    loses(probed(f"{uvicorn.url}late"), uvicorn, before)
+def test_uvicorn_with_an_application_that_reads_late_keeps_only_what_is_answered(fastapi: Row) -> None:
+    before = handled(fastapi)
+    loses(probed(fastapi), fastapi, before)
 
 
-def test_go_keeps_what_its_handler_works_on_whoever_waits(go: Server) -> None:
-    before = go.handled()
-    keeps(probed(go.url), go, before)
+def test_go_keeps_what_its_handler_works_on_whoever_waits(go: Row) -> None:
+    before = handled(go)
+    keeps(probed(go), go, before)
 
 
-def test_an_answer_of_go_whose_handler_was_cancelled_gives_itself_away_by_its_haste(go: Server) -> None:
-    before = go.handled()
-    probe = probed(f"{go.url}heeds")
+def test_an_answer_of_go_whose_handler_was_cancelled_gives_itself_away_by_its_haste(go_silent: Row) -> None:
+    before = handled(go_silent)
+    probe = probed(go_silent)
     assert probe.now is not None
     assert probe.now.answered == ATTEMPTS  # 200 each time, and none of them was worked on to its end
     assert "sooner" in probe.now.why
-    loses(probe, go, before)
+    loses(probe, go_silent, before)
     assert any("handler ran to its end" in what for what in probe.unseen)
 
 
-def test_a_server_of_http2_only_is_told_as_such(http2_only: Server) -> None:
-    context = ssl.create_default_context(cafile=http2_only.cafile)
+def test_a_server_of_http2_only_is_told_as_such(http2_only: Row) -> None:
+    context = http2_only.context
+    assert context is not None
     context.set_alpn_protocols(["http/1.1"])
-    probe = probed(http2_only.tls_url, ssl_context=context)
+    probe = probed(http2_only, context)
     assert (probe.status, probe.http2, probe.code, probe.faster) == (None, True, None, ())
     assert "HTTP/2" in probe.meaning

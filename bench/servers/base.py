@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import random
 import shutil
 import signal
 import socket
@@ -33,11 +34,13 @@ if TYPE_CHECKING:
     from bench.scenarios import TLSVersion
 
 APPLICATIONS = Path(__file__).parent / "applications"
-# Seconds that an application works on a post with an odd number.
-LATE = 0.1
+LATE = 0.1  # seconds, see Site
 # Where Debian and others keep servers: not on every user's PATH.
 ELSEWHERE = ("/usr/sbin", "/usr/local/sbin")
 POLL = 0.01
+# Below those that systems give to who asks for any port, or connects (Linux: from 32768, others: from 49152): one of
+# these might be taken before the server that it is meant for has started.
+PORTS, PORTS_TRIED = range(10_000, 32_000), 100
 
 Group = Literal["application server", "proxy", "collector"]
 
@@ -52,6 +55,7 @@ class Site(NamedTuple):
     handled: Path  # where handlers leave a line at their end
     inside: Callable[[list[str]], list[str]] = here  # what makes a command line run where the server is to be
     entered: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext  # and sockets be made there
+    late: float = LATE  # seconds that an application works on a post with an odd number
 
 
 class Running(NamedTuple):
@@ -103,18 +107,19 @@ def path_of(program: str) -> str:
 
 
 def free_port() -> int:
-    """Return a port that was free a moment ago. Who loses the race for it does not start, and says so.
+    """Return a free port of PORTS; ChildError where none is found. Whoever takes it meanwhile, a server says so.
 
     In a network namespace of its own a server finds every port free.
     """
-    with socket.create_server((LOOPBACK, 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    for port in random.sample(PORTS, PORTS_TRIED):
+        with contextlib.suppress(OSError), socket.create_server((LOOPBACK, port)):
+            return port
+    raise ChildError(f"{PORTS_TRIED} ports from {PORTS.start} to {PORTS.stop - 1} are in use")
 
 
 def variables(site: Site) -> dict[str, str]:
     """Return the environment of an application."""
-    return environment() | {"HANDLED": str(site.handled), "LATE": str(LATE)}
+    return environment() | {"HANDLED": str(site.handled), "LATE": str(site.late)}
 
 
 @contextmanager

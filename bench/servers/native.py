@@ -38,10 +38,14 @@ def node(site: Site) -> Iterator[Running]:
 
 
 @contextmanager
-def go(site: Site, *, honours: bool) -> Iterator[Running]:
-    """Run Go's net/http, with a handler that honours its request's context or ignores it."""
+def go(site: Site, *, honours: bool, silent: bool = False) -> Iterator[Running]:
+    """Run Go's net/http, with a handler that honours its request's context or ignores it.
+
+    One that gives up answers 500, or, being silent, what net/http answers for it: 200.
+    """
     port = free_port()
     options = ["-honour"] if honours else []
+    options += ["-silent"] if silent else []
     if site.tls:
         options += ["-tls", site.tls, "-certificate", str(site.certificates.server)]
     with running(site, [str(compiled()), *options, f"{site.address}:{port}"], port, "go") as it:

@@ -1,4 +1,4 @@
-// Go's net/http: main [-honour] [-tls VERSION -certificate FILE] ADDRESS:PORT
+// Go's net/http: main [-honour] [-silent] [-tls VERSION -certificate FILE] ADDRESS:PORT
 package main
 
 import (
@@ -19,6 +19,7 @@ var versions = map[string]uint16{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS1
 
 type application struct {
 	honours bool // whether it gives up once its context is done
+	silent  bool // whether it then writes nothing, which net/http makes a 200
 	late    time.Duration
 	handled *os.File
 }
@@ -30,7 +31,9 @@ func (a application) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if err != nil {
 		log.Printf("%s %s: %v", r.Method, r.URL.Path, err)
-		http.Error(w, err.Error(), http.StatusInternalServerError)
+		if !a.silent {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+		}
 		return
 	}
 	fmt.Fprintf(a.handled, "%d %d %x\n", numberOf(body), len(body), sha256.Sum256(body))
@@ -69,6 +72,7 @@ func numberOf(body []byte) int {
 
 func main() {
 	honours := flag.Bool("honour", false, "give up once the request's context is done")
+	silent := flag.Bool("silent", false, "answer 200 when it gives up, as a handler does that just returns")
 	version := flag.String("tls", "", "the only version of TLS; empty: plain TCP")
 	certificate := flag.String("certificate", "", "key and chain, in PEM format")
 	flag.Parse()
@@ -81,7 +85,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	server := http.Server{Addr: flag.Arg(0), Handler: application{*honours, late, handled}}
+	server := http.Server{Addr: flag.Arg(0), Handler: application{*honours, *silent, late, handled}}
 	if *version == "" {
 		log.Fatal(server.ListenAndServe())
 	}
