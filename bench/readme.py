@@ -163,8 +163,9 @@ def closings_block(matrix: Matrix) -> str:
         elif found:
             lines.append([server, *(closing_shares(found, transports, name) for name in closings)])
     heads = ["server", *(CLOSING[name] for name in closings)]
+    table = markdown(heads, lines)
     return (
-        f"{markdown(heads, lines)}\n\nPercent of the posts that arrived whole and were handled to the end, by transport; "
+        f"{table}\n\nPercent of the posts that arrived whole and were handled to the end, by transport; "
         "†: some were handled cut short. "
         f"Nothing was lost by any closing at: {'; '.join(robust) or 'none'}. {made_with(matrix.metadata)}"
     )
