@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 # Seconds that whoever pumps waits at most while spares are ready, with posts coming and without: so much later, at
 # worst, a spare is replaced, or linger ends. An idle minute costs some milliseconds of CPU time for it.
 _NAP, _SLEEP = 0.005, 0.25
+# Seconds after which a post that waits looks after those that are held, where no thread does.
+_HELP = 0.02
 # Seconds that close() gives the thread beyond `linger`: it may be asking the resolver, which cannot be interrupted.
 _THREAD_GRACE = 1.0
 
@@ -467,10 +469,25 @@ class _Pump:
             return
         with Waiter(connection) as waiter:
             while True:  # the shape that stays within the `with` when interrupted, see Connection._step()
-                waiter.wait(wait)
+                waiter.wait(self._soon(wait))
+                self._help_those_held()
                 wait = connection.advance(hold=hold)
                 if wait is None or leaves(connection):
                     break
+
+    def _soon(self, wait: Wait) -> Wait:
+        """Shorten a post's wait, if it has to look after those that are held meanwhile."""
+        if self.threaded or not self._pool.held:
+            return wait
+        return wait._replace(until=_earlier(wait.until, monotonic() + _HELP))
+
+    def _help_those_held(self) -> None:
+        """Close what has been answered, while a post waits and no thread does: the server may wait for that.
+
+        gunicorn's gthread worker reads nothing more for up to 2 s after each answer, unless its client closes.
+        """
+        if not self.threaded and (held := self._pool.held):
+            self.reap(held)
 
     # --- the thread
 

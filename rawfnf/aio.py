@@ -657,9 +657,14 @@ class _Pump:
         self, connection: Connection, wait: Wait | None, leaves: Callable[[Connection], bool], *, hold: bool
     ) -> None:
         self._watch.forget(connection)  # a spare: from here on it is one task that waits
-        while wait is not None and not leaves(connection):
-            await _event(connection, wait)
-            wait = connection.advance(hold=hold)
+        if wait is None or leaves(connection):
+            return
+        with self._attending():  # the server may read on only when what it has answered is closed
+            while True:  # as in _sender._Pump
+                await _event(connection, wait)
+                wait = connection.advance(hold=hold)
+                if wait is None or leaves(connection):
+                    break
 
     @contextlib.contextmanager
     def _attending(self) -> Iterator[None]:

@@ -384,6 +384,30 @@ class FirstWait:
         answer_at_once(talk)
 
 
+class OneAtATime:
+    """Reads the next request only when the client of the one before has closed, as gunicorn's gthread worker does."""
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+
+    def __call__(self, talk: Talk) -> None:
+        with self._turn:
+            talk.receive_request()
+            talk.send(NO_CONTENT)
+            talk.receive_to_end()
+
+
+def test_a_post_that_waits_closes_meanwhile_what_has_been_answered(
+    sender: Make, recorder: Recorder, *, background: bool
+) -> None:
+    recorder.script = OneAtATime()
+    made = sender(recorder, background=background, timeout=LATE)
+    assert made.post(SMALL)
+    assert made.post(LARGE)
+    assert made.flush(PATIENCE)
+    assert account(made) == {"posted": 2, "answered": {204: 2}}
+
+
 def doomed(made: AnySender, peer: Recorder, count: int, event: threading.Event) -> list[Talk]:
     """Open spares, and return them for the test to end on the peer's side, which does nothing before the event."""
     script = peer.script = FirstWait(peer, count, event)
