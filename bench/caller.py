@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from . import footprint, goals, metadata, syscalls, wire
-from .extent import STARTING, ending, extent
+from .extent import STARTING, ending, extent, holding
 from .measure import Measurement
 from .processes import ChildError
 from .progress import bar
@@ -75,7 +75,7 @@ def measure(measurement: Measurement, seconds: float, name: str, progress: Bar) 
     """One repetition of a scenario, and the waiting for its last answers."""
     scenario = measurement.scenario
     starting = STARTING if measurement.bench.every else STARTING_FEW
-    progress.phase(name, starting + seconds)
+    progress.phase(name, starting + (holding(scenario) or seconds))
     measurement.run(seconds, lambda gone: progress.reach(starting + gone))
     progress.phase(f"{name}: last answers", ending(scenario) / scenario.repetitions)
     return measurement.finish(progress.step)

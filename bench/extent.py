@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from .alone import able_alone
 from .contenders import CONTENDERS, Contender
 from .held import LONGEST
-from .scenarios import SUBSET, Scenario
+from .measure import LATE
+from .scenarios import EVERY_SCENARIO, SUBSET, Scenario
 from .ways import LINGER
 from .wire import PLAIN
 
@@ -39,7 +40,8 @@ class Extent(NamedTuple):
     @property
     def around(self) -> float:
         """Seconds that all scenarios take besides, about."""
-        return sum(ending(scenario) + STARTING * scenario.repetitions for scenario in self.scenarios)
+        starting = sum(STARTING * scenario.repetitions for scenario in self.scenarios)
+        return starting + sum(holding(scenario) + ending(scenario) for scenario in self.scenarios)
 
 
 def extent(scenarios: Sequence[Scenario], seconds: float | None, *, full: bool, subset: bool) -> Extent:
@@ -50,8 +52,8 @@ def extent(scenarios: Sequence[Scenario], seconds: float | None, *, full: bool, 
         chosen = [more(scenario) for scenario in scenarios]
     if subset:
         part = SUBSET_PART
-        few = [scenario for scenario in scenarios if scenario.name in SUBSET]
-        chosen = [brief(scenario) for scenario in few or scenarios]
+        asked = len(scenarios) < len(EVERY_SCENARIO)  # then for each of them
+        chosen = [brief(scenario) for scenario in scenarios if asked or scenario.name in SUBSET]
         contenders = [contender for contender in CONTENDERS if contender.core]
     usual = sum(scenario.weight for scenario in chosen) * part
     return Extent(chosen, able_alone(contenders, PLAIN), usual if seconds is None else seconds)
@@ -69,8 +71,13 @@ def brief(scenario: Scenario) -> Scenario:
     return scenario._replace(most=scenario.whole_bursts(min(scenario.most, SUBSET_MOST)), repetitions=1)
 
 
+def holding(scenario: Scenario) -> float:
+    """Return how many seconds it takes in the place of rounds, at most."""
+    return LONGEST if scenario.holds else 0.0
+
+
 def ending(scenario: Scenario) -> float:
     """Return how many seconds it takes after its rounds, about."""
-    if scenario.holds:
-        return LONGEST
+    if scenario.reads:
+        return LATE  # somebody's body will not be whole, and is waited for
     return (ENDING + scenario.delay + (0 if scenario.answers else LINGER)) * scenario.repetitions

@@ -41,7 +41,7 @@ async def timed(post: AsyncPost, content: Body, begins: int | None = None) -> Ti
     except Exception as failure:  # noqa: BLE001 - whatever a contender raises is a result, shown in its row
         said = failure
     end = time.perf_counter_ns()
-    return Timed.of(end - (begins or start), time.process_time_ns() - cpu, said)
+    return Timed.of(end - start, time.process_time_ns() - cpu, said).later(start - (begins or start))
 
 
 async def wait_until(ns: int) -> None:

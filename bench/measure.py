@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from contextlib import ExitStack
+from statistics import median
 from typing import TYPE_CHECKING
 
 from . import floor, held
@@ -211,13 +212,16 @@ class Measurement:
             most = min(most, int(self.bench.receiver.descriptors * USABLE / len(self.lanes)))
         return most - most % self.scenario.burst
 
-    def cold_posts(self) -> int:
+    def cold_posts(self, lane: Lane) -> int:
         """Return how many posts of each block are not timed with the others."""
         if self.scenario.within == "logging":
             return COLD_RECORDS
         # With a round trip, or where nothing takes its turn in blocks, a block is too short to leave any out.
         apart = self.scenario.far or self.scenario.holds or self.scenario.rate or not self.scenario.arrives
-        return 0 if apart or self.large else COLD_POSTS
+        # Nor do they beside posts of which a block has only a few: each takes milliseconds.
+        blocks = [len(block["ns"]) for number, block in lane.blocks if number >= 0]
+        few = bool(blocks) and median(blocks) < 2 * COLD_POSTS
+        return 0 if apart or self.large or few else COLD_POSTS
 
     @property
     def large(self) -> bool:
@@ -264,7 +268,7 @@ class Measurement:
         """Return what becomes of a lane."""
         receiver = self.bench.counts(lane.contender)
         report = receiver.report(slot) if receiver else None
-        return row_of(lane, report, self.cold_posts(), arrives=self.scenario.arrives)
+        return row_of(lane, report, self.cold_posts(lane), arrives=self.scenario.arrives)
 
     def await_answers(self, slots: Iterable[int], tick: Callable[[], None]) -> None:
         """Wait until the receiver has given its answers, and a slow one has read what was sent."""

@@ -166,6 +166,10 @@ class Timed(NamedTuple):
             return cls(ns, cpu_ns, "", "dropped")
         return cls(ns, cpu_ns, "" if said is None or said is True else said.delivery, "")
 
+    def later(self, ns: int) -> Timed:
+        """Return it with so much more time, by which it began too late."""
+        return self._replace(ns=self.ns + ns)
+
 
 def timed(post: Post, content: Body, begins: int | None = None) -> Timed:
     """Make one post, timed from when it `begins` (None: now)."""
@@ -177,7 +181,7 @@ def timed(post: Post, content: Body, begins: int | None = None) -> Timed:
     except Exception as failure:  # noqa: BLE001 - whatever a contender raises is a result, shown in its row
         said = failure
     end = time.perf_counter_ns()
-    return Timed.of(end - (begins or start), time.process_time_ns() - cpu, said)
+    return Timed.of(end - start, time.process_time_ns() - cpu, said).later(start - (begins or start))
 
 
 def prepare(way: Way, pace: Pace | None) -> int:

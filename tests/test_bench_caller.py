@@ -6,22 +6,26 @@ import json
 import os
 import socket
 import struct
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
-from bench import caller, held, nameserver, network, troubles
+from bench import caller, held, nameserver, network, troubles, worker
 from bench.extent import extent
 from bench.progress import bar
 from bench.repetitions import merged
 from bench.results import Row, Table
 from bench.scenarios import EVERY_SCENARIO, SUBSET, Scenario
 from bench.stage import lacks, open_bench
+from bench.ways import Span, Target, Way
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from bench.payload import Body
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 NOW, ANSWERED, SENDER, TRICK, AIO_POST = "rawfnf now", "rawfnf answered", "Sender", "requests trick", "aio.post"
@@ -127,6 +131,19 @@ def test_posts_at_a_fixed_rate_are_timed_from_when_they_were_to_begin() -> None:
         assert row.delivered == row.sent
 
 
+def test_who_looks_at_its_own_clock_is_late_at_a_fixed_rate_all_the_same() -> None:
+    def post(_: Body) -> Span:
+        time.sleep(0.002)
+        return Span(7, 3)
+
+    caller_of_posts = worker.Caller(
+        Way(post), Target("http://127.0.0.1:9/", "127.0.0.1", 9, "/", tls=False, cafile=None)
+    )
+    made = caller_of_posts.at_fixed_rate(worker.Posts("json", 0), 10, 1_000_000, ready=True)
+    assert made["ns"][-1] > 8_000_000
+    assert set(made["cpu_ns"]) == {3}
+
+
 def test_a_lossy_network_loses_packets_and_no_bodies() -> None:
     for row in measured("lossy-tls1.3", NOW, SENDER, AIO_POST, seconds=1.0).values():
         assert row.ns
@@ -188,3 +205,5 @@ def test_scenarios_have_names_of_their_own_survive_json_and_the_subset_has_some_
     few = extent(EVERY_SCENARIO, None, full=False, subset=True)
     assert everything.seconds + everything.around < 14 * 60
     assert few.seconds + few.around < 2.5 * 60
+    (asked,) = extent([scenario_named("at-once")], None, full=False, subset=True).scenarios
+    assert (asked.name, asked.repetitions) == ("at-once", 1)

@@ -20,6 +20,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -107,9 +108,9 @@ def path_of(program: str) -> str:
 
 
 def free_port() -> int:
-    """Return a free port of PORTS; ChildError where none is found. Whoever takes it meanwhile, a server says so.
+    """Return one of PORTS that was free a moment ago. Who loses the race for it does not start, and says so.
 
-    In a network namespace of its own a server finds every port free.
+    In a network namespace of its own a server finds every port free. ChildError where none is free here.
     """
     for port in random.sample(PORTS, PORTS_TRIED):
         with contextlib.suppress(OSError), socket.create_server((LOOPBACK, port)):
@@ -167,8 +168,11 @@ def end(process: subprocess.Popen[bytes], stop: signal.Signals) -> None:
         process.send_signal(stop)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(PATIENCE / 10)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+    if sys.platform == "win32":
+        process.kill()  # it knows no sessions
+    else:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
