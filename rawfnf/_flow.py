@@ -76,6 +76,29 @@ T = TypeVar("T")
 
 # Connections that a post() looks at, after its bytes have left, where nobody does it in the background.
 _REAPED = 4
+# Seconds after which a post that waits looks at all of them.
+_HELP = 0.02
+
+
+def earlier(one: float | None, other: float | None) -> float | None:
+    """Return the earlier of two times, of which either may be never."""
+    return other if one is None else one if other is None else min(one, other)
+
+
+def until_help(pump: Pump, pool: Pool, wait: Wait) -> Wait:
+    """Shorten a post's wait, if it has to look after those that are held meanwhile."""
+    if pump.threaded or not pool.held:
+        return wait
+    return wait._replace(until=earlier(wait.until, monotonic() + _HELP))
+
+
+def help_those_held(pump: Pump, pool: Pool) -> None:
+    """Close what has been answered, while a post waits and nobody does so in the background: the server may wait too.
+
+    gunicorn's gthread worker reads nothing more for up to 2 s after each answer, unless its client closes.
+    """
+    if not pump.threaded and (held := pool.held):
+        pump.reap(held)
 
 
 def unsuspended(steps: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from . import _tcp
 from ._errors import ConnectError, not_prepared
-from ._flow import AnySender, flush_in_worker, unsuspended
+from ._flow import AnySender, earlier, flush_in_worker, help_those_held, unsuspended, until_help
 from ._post import LONGEST_WAIT, Waiter, resolved, seconds_until
 from ._route import checked_seconds
 
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 # Seconds that whoever pumps waits at most while spares are ready, with posts coming and without: so much later, at
 # worst, a spare is replaced, or linger ends. An idle minute costs some milliseconds of CPU time for it.
 _NAP, _SLEEP = 0.005, 0.25
-# Seconds after which a post that waits looks after those that are held, where no thread does.
-_HELP = 0.02
 # Seconds that close() gives the thread beyond `linger`: it may be asking the resolver, which cannot be interrupted.
 _THREAD_GRACE = 1.0
 
@@ -211,11 +209,6 @@ def _renew(pool: Pool, route: Route, until: float | None) -> bool:
     return True
 
 
-def _earlier(one: float | None, other: float | None) -> float | None:
-    """Return the earlier of two times, of which either may be never."""
-    return other if one is None else one if other is None else min(one, other)
-
-
 def _is_mine(lock: RLock) -> bool:
     """Tell whether this thread holds the lock."""
     return lock._is_owned()  # type: ignore[attr-defined, no-any-return]  # noqa: SLF001  # Condition asks so too
@@ -372,7 +365,7 @@ class _Pump:
             if self._ended:
                 return
             seen, now = pool.posted, monotonic()
-            due = _earlier(pool.next_time(now), until)
+            due = earlier(pool.next_time(now), until)
             seconds = min(seconds_until(due), self._nap())
             pool.asleep = seconds > 0  # what happened before this line has been seen; what happens now, wakes us
         try:
@@ -469,25 +462,11 @@ class _Pump:
             return
         with Waiter(connection) as waiter:
             while True:  # the shape that stays within the `with` when interrupted, see Connection._step()
-                waiter.wait(self._soon(wait))
-                self._help_those_held()
+                waiter.wait(until_help(self, self._pool, wait))
+                help_those_held(self, self._pool)
                 wait = connection.advance(hold=hold)
                 if wait is None or leaves(connection):
                     break
-
-    def _soon(self, wait: Wait) -> Wait:
-        """Shorten a post's wait, if it has to look after those that are held meanwhile."""
-        if self.threaded or not self._pool.held:
-            return wait
-        return wait._replace(until=_earlier(wait.until, monotonic() + _HELP))
-
-    def _help_those_held(self) -> None:
-        """Close what has been answered, while a post waits and no thread does: the server may wait for that.
-
-        gunicorn's gthread worker reads nothing more for up to 2 s after each answer, unless its client closes.
-        """
-        if not self.threaded and (held := self._pool.held):
-            self.reap(held)
 
     # --- the thread
 

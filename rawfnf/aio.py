@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 
 from . import _tcp
 from ._errors import ConnectError, RequestError
-from ._flow import AnySender, flush_in_worker
+from ._flow import AnySender, flush_in_worker, help_those_held, until_help
 from ._post import ordered, resolver_late, seconds_until, unresolved
 from ._route import checked_seconds
 from ._sender import _Pump as BlockingPump
@@ -657,14 +657,10 @@ class _Pump:
         self, connection: Connection, wait: Wait | None, leaves: Callable[[Connection], bool], *, hold: bool
     ) -> None:
         self._watch.forget(connection)  # a spare: from here on it is one task that waits
-        if wait is None or leaves(connection):
-            return
-        with self._attending():  # the server may read on only when what it has answered is closed
-            while True:  # as in _sender._Pump
-                await _event(connection, wait)
-                wait = connection.advance(hold=hold)
-                if wait is None or leaves(connection):
-                    break
+        while wait is not None and not leaves(connection):
+            await _event(connection, until_help(self, self._pool, wait))
+            help_those_held(self, self._pool)
+            wait = connection.advance(hold=hold)
 
     @contextlib.contextmanager
     def _attending(self) -> Iterator[None]:
