@@ -16,6 +16,8 @@ NEEDED = ("h11", "psutil", "requests", "rich", "trustme")
 NEEDED_TO_PLOT = ("matplotlib",)
 # Exit status, besides those of run.py.
 BAD_START, INTERRUPTED, TERMINATED = 2, 130, 143
+# Ctrl-C, kill, and a terminal that is closed.
+ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 def missing(options: Options) -> list[str]:
@@ -25,8 +27,12 @@ def missing(options: Options) -> list[str]:
     return [package for package in needed if importlib.util.find_spec(package) is None]
 
 
-def terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a signal handler
-    """Unwind, so that children and temporary files are cleared away."""
+def unwind(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a signal handler
+    """Unwind, so that children and temporary files are cleared away; whoever asks again is not heard."""
+    for each in ENDING:
+        signal.signal(each, signal.SIG_IGN)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
     sys.exit(TERMINATED)
 
 
@@ -38,7 +44,8 @@ def main() -> int:
         return BAD_START
     from .run import run  # imports the packages looked for above
 
-    signal.signal(signal.SIGTERM, terminate)
+    for each in ENDING:
+        signal.signal(each, unwind)
     try:
         return run(options)
     except KeyboardInterrupt:

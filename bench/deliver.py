@@ -13,7 +13,7 @@ from rich.console import Console
 from . import delivery, deliveryreport, export, heatmap, metadata
 from .matrix import Matrix
 from .outcome import outcome
-from .places import chosen, deliverers
+from .places import FAR, NEAR, chosen, deliverers
 from .progress import bar
 from .results import FAILED, MISSED, OK
 from .servers.catalogue import SERVERS
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # A few posts of each kind: CI looks whether all of it works.
 SUBSET_SIZES = tuple(size._replace(posts=2) for size in delivery.SIZES)
 # Who is to lose nothing, anywhere.
-TO_ARRIVE = ("Sender, thread",)
+TO_ARRIVE = ("rawfnf answered", "Sender, thread", "Sender, no spares", "aio.Sender")
 
 
 def deliver(options: DeliveryOptions) -> int:
@@ -41,6 +41,12 @@ def deliver(options: DeliveryOptions) -> int:
         contenders = deliverers(options.contenders, subset=options.extent.subset)
     except ValueError as error:
         print(error, file=sys.stderr)
+        return FAILED
+    if not spots or all(contender.lacks for contender in contenders):
+        print(
+            "nothing to measure: no server takes what was chosen, or no contender is installed (--list)",
+            file=sys.stderr,
+        )
         return FAILED
     found = measure(options, spots, contenders)
     path = options.json or export.new_file("delivery")
@@ -57,13 +63,14 @@ def deliver(options: DeliveryOptions) -> int:
 
 def show_list() -> int:
     """Name what there is."""
-    console = Console()
-    console.print("[bold]servers[/]")
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console.print("servers")
     for server in SERVERS:
-        console.print(f"  {server.name:24} {server.lacks or server.title}", highlight=False, soft_wrap=True)
-    console.print("[bold]contenders[/] (their code is told by `python -m bench caller --list`)")
+        console.print(f"  {server.name:28} {f'missing: {server.lacks}' if server.lacks else server.title}")
+    console.print("transports: " + "; ".join(transport.name for transport in (*NEAR, *FAR)))
+    console.print("contenders")
     for contender in deliverers([], subset=False):
-        console.print(f"  {contender.name:24} {contender.lacks}", highlight=False, soft_wrap=True)
+        console.print(f"  {contender.name:28} {contender.code:18} {contender.lacks or contender.says}")
     return OK
 
 
@@ -75,7 +82,9 @@ def measure(options: DeliveryOptions, spots: Sequence[Spot], contenders: Sequenc
     with ExitStack() as stack:
         campaign = delivery.open_campaign(there, sizes, random.Random(options.seed), stack)  # noqa: S311 - no secret
         progress = stack.enter_context(bar(len(spots)))
-        places, cells = delivery.measure(campaign, spots, lambda spot: progress.phase(spot.place().name, 1))
+        places, cells = delivery.measure(
+            campaign, spots, lambda spot: progress.phase(f"{spot.server.name}, {spot.transport.name}", 1)
+        )
     return Matrix(
         metadata=metadata.collect(options.seed),
         places=places,
@@ -88,7 +97,12 @@ def measure(options: DeliveryOptions, spots: Sequence[Spot], contenders: Sequenc
 def verdict(found: Matrix) -> int:
     """Return the exit status: whether all that was to be measured was, and what was to arrive did."""
     troubles = [f"{place.name}: {place.note}" for place in found.places if is_trouble(place)]
+    troubles += [
+        f"{cell.contender} at {cell.server}, {cell.transport}: {cell.note}" for cell in found.cells if cell.note
+    ]
     troubles += broken_promises(found)
+    if "CI" in os.environ:
+        troubles += [f"{name}: {why}" for name, why in found.missing.items()]
     for trouble in troubles:
         print(trouble, file=sys.stderr)
     if troubles:

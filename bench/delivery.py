@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import subprocess
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,7 +25,7 @@ from .payload import sized
 from .places import End, ends
 from .poster import Order, Planned, Posted
 from .processes import LOOPBACK, ChildError, WorkerProcess, python
-from .reckoning import Arrivals, Sent, cell_of, lines_of
+from .reckoning import Arrivals, Log, Sent, cell_of
 from .servers.base import Site
 from .ways import Target
 
@@ -45,6 +46,8 @@ RANGE = 1_000_000
 EXCHANGE = 30.0
 # Fewer than any server here has workers: one that gives each connection a worker must have some left, see the README.
 POLITE_SPARES = 2
+# Seconds of nothing new until the next contender posts: somewhat more than the slowest handler works.
+BETWEEN = 0.15
 # Seconds that a cell may take beyond the time in which its posts are due: a contender that waits, waits for some.
 CELL = 60.0
 
@@ -122,7 +125,8 @@ class Posters:
         except ChildError as error:
             if failed := self._started.pop(contender.name, None):
                 failed.close()
-            return Posted(ns=[], errors={}, answered=0, note=str(error))
+            tried = [0] * len(order.posts)  # as far as anybody knows
+            return Posted(ns=tried, errors={}, answered=0, note=f"its process failed: {error}")
         return made
 
     def _poster(self, name: str) -> WorkerProcess:
@@ -159,7 +163,7 @@ def measure(campaign: Campaign, spots: Sequence[Spot], tick: Callable[[Spot], No
             try:
                 cells += measure_spot(campaign, spot, near)
                 places.append(spot.place(spot.lacks and f"missing: {spot.lacks}"))
-            except ChildError as error:
+            except (ChildError, OSError, subprocess.SubprocessError) as error:  # the others are measured all the same
                 places.append(spot.place(f"failed: {error}"))
     return places, cells
 
@@ -175,15 +179,15 @@ def measure_spot(campaign: Campaign, spot: Spot, near: Posters) -> list[Cell]:
         running = stack.enter_context(spot.server.start(site))
         arrivals = Arrivals(site.handled, running)
         validate(campaign, spot, arrivals, clients, server.address)
+        log = Log(running.logs)
         sent = [
-            send(posters, contender, campaign.order(spot, running, server.address))
+            send(posters, contender, campaign.order(spot, running, server.address), arrivals)
             for contender in in_random_order(campaign, spot)
         ]
         arrivals.settle({post.number for cell in sent for post in cell.planned})
-        log = lines_of(running)
         order = [contender.name for contender in campaign.contenders]
         sent.sort(key=lambda cell: order.index(cell.contender.name))
-        return [cell_of(spot, cell, arrivals.of(cell, spot.server.form), log) for cell in sent]
+        return [cell_of(spot, cell, arrivals.of(cell, spot.server.form), log.lines()) for cell in sent]
 
 
 def new_site(campaign: Campaign, spot: Spot, end: End) -> Site:
@@ -203,9 +207,12 @@ def in_random_order(campaign: Campaign, spot: Spot) -> list[Contender]:
     return who
 
 
-def send(posters: Posters, contender: Contender, order: Order) -> Sent:
-    """Let one contender post."""
-    return Sent(contender, order.target.path, order.posts, posters.post(contender, order))
+def send(posters: Posters, contender: Contender, order: Order, arrivals: Arrivals) -> Sent:
+    """Let one contender post, to a server that has done with those before."""
+    before = arrivals.cut()
+    posted = posters.post(contender, order)
+    arrivals.settle({post.number for post in order.posts}, BETWEEN)
+    return Sent(contender, order.target.path, order.posts, posted, arrivals.cut() - before)
 
 
 def validate(campaign: Campaign, spot: Spot, arrivals: Arrivals, clients: End, host: str) -> None:
@@ -218,8 +225,8 @@ def validate(campaign: Campaign, spot: Spot, arrivals: Arrivals, clients: End, h
             raise ChildError(f"an ordinary request of {post.size} bytes was answered {status}")
     numbers = {post.number for post in planned}
     arrivals.settle(numbers)
-    if missing := numbers - arrivals.counts().keys():
-        raise ChildError(f"{len(missing)} of {len(numbers)} ordinary requests were answered, and not handled")
+    if wrong := [post for post in planned if not arrivals.right(post, form)]:
+        raise ChildError(f"{len(wrong)} of {len(planned)} ordinary requests were answered, and not handled as sent")
 
 
 def exchange(target: Target, body: bytes, clients: End) -> int:

@@ -13,7 +13,7 @@ from .figures import NOTHING, plural, show_percent
 from .layout import fitting, grid, left, section
 from .overview import who
 from .report import limits, shorten
-from .tally import by_place, ordered, tally
+from .tally import by_place, marks, ordered, tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -122,11 +122,6 @@ def show_cell(cell: Cell | None) -> Text:
     if cell.whole:
         return Text("·", style="green")
     return Text(show_percent(cell.delivered, cell.made) + marks(cell), style="yellow" if cell.delivered else "red")
-
-
-def marks(cell: Cell) -> str:
-    """Return what is worse than a loss."""
-    return "†" * bool(cell.truncated) + "²" * bool(cell.twice) + "!" * bool(cell.broken_promises)
 
 
 def losses(matrix: Matrix, place: Place) -> list[RenderableType]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from .figures import plural, show_percent
 from .pictures import COLOURS, GREY, INK, by_family, colour, facts, family, save
-from .tally import by_place, ordered, tally
+from .tally import by_place, marks, ordered, tally
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +33,8 @@ Arrived: the application had the whole
 body, its hash was right, and its
 handler ran to its end.
 Hatched: not measured.
-† a handler ran with a part of a body.
+† a handler ran with a part of a body;
+² with the whole one twice.
 ! the sender said that it had arrived.
 Above: in how many places
 everything arrived."""
@@ -123,9 +124,8 @@ def write(cell: Cell | None, column: int, row: int, axes: Axes) -> None:
 
         axes.add_patch(Rectangle((column, row), 1, 1, fill=False, hatch="////", edgecolor="#c8c8c8", linewidth=0))
         return
-    mark = "†" * bool(cell.truncated) + "!" * bool(cell.broken_promises)
     letters = GREY if share == 1 else "white" if darkness(share) > DARK else INK
-    shown = show_percent(cell.delivered, cell.made) + mark
+    shown = show_percent(cell.delivered, cell.made) + marks(cell)
     axes.text(column + 0.5, row + 0.52, shown, ha="center", va="center", fontsize=6.5, color=letters)
 
 

@@ -32,6 +32,11 @@ commands:
 `python -m bench COMMAND --help` has their options. Without a command: rawfnf, the requests trick and naive sockets,
 and the numbers to reach (2 minutes).
 """
+OF_DELIVERY = """\
+It takes a quarter of an hour, and writes results/delivery-*.json and a heat map. For a start, in ten seconds:
+  python -m bench delivery --server nginx --transport plain
+Exit status: 0; 1: a Sender that waits for answers has lost something; 2: what was to be measured was not.
+"""
 
 
 class Extent(NamedTuple):
@@ -177,7 +182,10 @@ def caller_parser(known: Sequence[Scenario], *, every: bool) -> argparse.Argumen
 def delivery_options(arguments: Sequence[str]) -> DeliveryOptions:
     """Return the options of the delivery matrix. Names are checked where the servers are known."""
     made = argparse.ArgumentParser(
-        prog="python -m bench delivery", description="Count what arrives at real servers, of posts by every contender."
+        prog="python -m bench delivery",
+        description="Count what arrives at real servers, of posts by every contender.",
+        epilog=OF_DELIVERY,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("--list", action="store_true", help="name the servers and contenders, and stop")
     for name, what in (("server", "this server"), ("contender", "this contender"), ("transport", "this transport")):

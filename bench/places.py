@@ -118,7 +118,7 @@ def check(names: Sequence[str], known: Sequence[str], what: str) -> None:
     """Raise ValueError for a name that is not known."""
     for name in names:
         if name not in known:
-            raise ValueError(f"there is no {what} {name!r}; there are: {', '.join(known)}")
+            raise ValueError(f"there is no {what} {name!r}; there are: {'; '.join(known)}")
 
 
 def deliverers(names: Sequence[str], *, subset: bool) -> list[Contender]:

@@ -20,12 +20,12 @@ from .contenders import KNOWN
 from .descriptors import allow_many_descriptors
 from .formats import content
 from .ways import AsyncWay, Target, Way
+from .worker import Timed
 
 if TYPE_CHECKING:
     from .contenders import Contender
     from .payload import Body
     from .ways import AsyncBooks, Books
-    from .worker import Timed
 
 
 class Planned(NamedTuple):
@@ -60,7 +60,7 @@ class Posted(TypedDict):
     ns: list[int]  # one per post: how long it held its caller
     errors: dict[str, str]  # by the index of the post
     answered: int  # posts of which the contender says that the server took them: answered, status 2xx
-    note: str  # why nothing was posted
+    note: str  # what went wrong, if not with one post alone
 
 
 def body_of(post: Planned, form: str) -> Body:
@@ -68,19 +68,24 @@ def body_of(post: Planned, form: str) -> Body:
     return {"data": content(post.number, post.size, form)}
 
 
-def posted(made: list[Timed], books: Books | AsyncBooks | None) -> Posted:
-    """Put it together."""
+def posted(made: list[Timed], books: Books | AsyncBooks | None, note: str = "") -> Posted:
+    """Put it together; what a contender that ends badly has posted, has been posted."""
     return Posted(
         ns=[each.ns for each in made],
         errors={str(index): each.error for index, each in enumerate(made) if each.error},
-        answered=accepted(books) if books else sum(each.claim == "answered" for each in made),
-        note="",
+        answered=accepted(books) if books else sum(each.claim == "answered" and taken(each.status) for each in made),
+        note=note,
     )
 
 
 def accepted(books: Books | AsyncBooks) -> int:
     """Return how many were answered 2xx."""
-    return sum(times for status, times in books.stats.answered.items() if status // 100 == 2)
+    return sum(times for status, times in books.stats.answered.items() if taken(status))
+
+
+def taken(status: int | None) -> bool:
+    """Whether an answer says that the server has taken the request."""
+    return status is not None and status // 100 == 2
 
 
 def carry_out(contender: Contender, order: Order) -> Posted:
@@ -89,8 +94,8 @@ def carry_out(contender: Contender, order: Order) -> Posted:
     if made is None or isinstance(made, Awaitable):
         raise TypeError(f"{contender.name} is no plain function")
     way = made if isinstance(made, Way) else Way(made)
+    found = list[Timed]()
     try:
-        found = []
         due = time.perf_counter_ns()
         for post in order.posts:
             way.between()
@@ -98,9 +103,10 @@ def carry_out(contender: Contender, order: Order) -> Posted:
             found.append(worker.timed(way.post, body_of(post, order.form)))
             due += post.apart_ns
         worker.settle(way)
-        return posted(found, way.sender)
-    finally:
         way.close()
+    except Exception as failure:  # noqa: BLE001 - as in worker.timed(): it is a result, and shown
+        return posted(found, way.sender, told(failure))
+    return posted(found, way.sender)
 
 
 async def carry_out_in_loop(contender: Contender, order: Order) -> Posted:
@@ -109,8 +115,8 @@ async def carry_out_in_loop(contender: Contender, order: Order) -> Posted:
     if not isinstance(made, Awaitable):
         raise TypeError(f"{contender.name} knows nothing of event loops")
     way: AsyncWay = await made
+    found = list[Timed]()
     try:
-        found = []
         due = time.perf_counter_ns()
         for post in order.posts:
             await asyncio.sleep(max(0, due - time.perf_counter_ns()) / 1e9)
@@ -119,13 +125,19 @@ async def carry_out_in_loop(contender: Contender, order: Order) -> Posted:
         if way.sender is not None:
             await way.sender.flush()
         await way.finish()
-        return posted(found, way.sender)
-    finally:
         await way.close()
+    except Exception as failure:  # noqa: BLE001 - as above
+        return posted(found, way.sender, told(failure))
+    return posted(found, way.sender)
+
+
+def told(failure: Exception) -> str:
+    """Return what a contender raised where nothing of it is expected."""
+    return f"{type(failure).__name__}: {failure}"
 
 
 def obey(contender: Contender, order: Order) -> Posted:
-    """Carry out one order, in the contender's kind of loop if it needs one; whatever it raises there is told."""
+    """Carry out one order, in the contender's kind of loop if it needs one."""
     try:
         if not contender.loop:
             return carry_out(contender, order)
@@ -134,8 +146,8 @@ def obey(contender: Contender, order: Order) -> Posted:
             return loop.run_until_complete(carry_out_in_loop(contender, order))
         finally:
             loop.close()
-    except Exception as failure:  # noqa: BLE001 - as in worker.timed(): it is a result, and shown
-        return Posted(ns=[], errors={}, answered=0, note=f"{type(failure).__name__}: {failure}")
+    except Exception as failure:  # noqa: BLE001 - as above: it could not even make its preparations
+        return posted([], None, told(failure))
 
 
 def main() -> None:

@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 # Seconds of nothing new until that is taken for all there will be, several times what the slowest handler works; and
 # that a server may take for all.
 QUIET, SETTLING = 1.0, 30.0
+# Seconds that all get which arrived once, to arrive twice.
+AGAIN = 0.15
 POLL = 0.02
 # Of a server's own line.
 LINE_LENGTH = 600
 # What servers say of connections that end too early.
-BROKEN = re.compile(r"(?i)handshake|ssl|tls.*(error|eof)|disconnect|closed|reset by peer|canceled")
+BROKEN = re.compile(r"(?i)handshake|ssl|tls.*(error|eof)|disconnect|connection closed|reset by peer|canceled")
 AT_ONCE, LATE = "at once", "late"
 UNITS = ((1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B"))
 
@@ -47,6 +49,7 @@ class Sent(NamedTuple):
     path: str  # request target; in the server's log
     planned: list[Planned]
     posted: Posted
+    cut: int = 0  # handlers that ran meanwhile with less of a body than its number
 
 
 class Arrivals:
@@ -70,17 +73,28 @@ class Arrivals:
             return self.running.arrived()
         return {number: len(times) for number, times in self.handled().items()}
 
-    def settle(self, numbers: AbstractSet[int]) -> None:
-        """Wait until all have arrived, or nothing new has for a while."""
+    def right(self, post: Planned, form: str) -> bool:
+        """Whether an ordinary post has arrived as it was sent, once."""
+        if self.running.arrived:
+            return self.counts().get(post.number) == 1
+        body = content(post.number, post.size, form)
+        return self.handled()[post.number] == [Handled(len(body), hashlib.sha256(body).hexdigest())]
+
+    def settle(self, numbers: AbstractSet[int], quiet: float = QUIET) -> None:
+        """Wait until all have arrived and nothing has twice, or until nothing new has for a while."""
         limit = time.monotonic() + SETTLING
-        changed, before = time.monotonic(), 0
-        while time.monotonic() < min(limit, changed + QUIET):
+        changed, before = time.monotonic(), -1
+        while time.monotonic() < min(limit, changed + quiet):
             counts = self.counts()
             if numbers <= counts.keys():
-                return
+                quiet = min(quiet, AGAIN)
             if (now := sum(counts.values())) != before:
                 changed, before = time.monotonic(), now
             time.sleep(POLL)
+
+    def cut(self) -> int:
+        """Return how many handlers have run with less of a body than its number."""
+        return 0 if self.running.arrived else len(self.handled()[-1])
 
     def of(self, sent: Sent, form: str) -> dict[int, list[Handled]]:
         """Return what has arrived of a cell; a collector has a post, or it does not."""
@@ -99,16 +113,16 @@ def expected(contender: Contender, post: Planned, form: str) -> Handled:
     return Handled(len(body), hashlib.sha256(body).hexdigest())
 
 
-def part_of(post: Planned) -> str:
-    """Name the size, and how the handler works."""
+def part_of(post: Planned, form: str) -> str:
+    """Name the size, and how the handler works; collectors work as they do."""
     size, unit = next((post.size // size, unit) for size, unit in UNITS if post.size >= size)
-    return f"{size} {unit}, {LATE if post.number % 2 else AT_ONCE}"
+    return f"{size} {unit}" + (f", {LATE if post.number % 2 else AT_ONCE}" if form == "sized" else "")
 
 
 def cell_of(spot: Spot, sent: Sent, handled: Mapping[int, Sequence[Handled]], log: Sequence[str]) -> Cell:
     """Compare what was sent with what was handled."""
     errors = sent.posted["errors"]
-    good, truncated, twice = set[int](), 0, 0
+    good, truncated, twice = set[int](), sent.cut, 0
     parts: dict[str, list[int]] = {}
     for index, post in enumerate(sent.planned[: len(sent.posted["ns"])]):
         wanted = expected(sent.contender, post, spot.server.form) if handled.get(post.number) else None
@@ -120,7 +134,7 @@ def cell_of(spot: Spot, sent: Sent, handled: Mapping[int, Sequence[Handled]], lo
             continue
         if whole:
             good.add(post.number)
-        part = parts.setdefault(part_of(post), [0, 0])
+        part = parts.setdefault(part_of(post, spot.server.form), [0, 0])
         part[0] += bool(whole)
         part[1] += 1
     made = len(sent.posted["ns"]) - len(errors)
@@ -137,36 +151,44 @@ def cell_of(spot: Spot, sent: Sent, handled: Mapping[int, Sequence[Handled]], lo
         broken_promises=max(0, answered - len(good)),
         errors=dict(Counter(errors.values())),
         parts={name: (delivered, tried) for name, (delivered, tried) in sorted(parts.items())},
-        reason=reason(sent, log) if len(good) < made or truncated else "",
+        reason=reason(sent, log, shared=bool(spot.server.path)) if len(good) < made or truncated else "",
         note=sent.posted["note"],
         ns=sent.posted["ns"],
     )
 
 
-def lines_of(running: Running) -> list[str]:
-    """Return everything that the server wrote."""
-    return [
-        line
-        for path in running.logs
-        if path.exists()
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
-    ]
+class Log:
+    """What a server has written since it was found to be in order."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._began = {path: path.stat().st_size if path.exists() else 0 for path in paths}
+
+    def lines(self) -> list[str]:
+        """Return them, file by file."""
+        return [
+            line
+            for path, began in self._began.items()
+            if path.exists()
+            for line in path.read_bytes()[began:].decode(errors="replace").splitlines()
+        ]
 
 
-def reason(sent: Sent, log: Sequence[str]) -> str:
+def reason(sent: Sent, log: Sequence[str], *, shared: bool = False) -> str:
     """Return the server's own words about a request that was lost: the line least like those of a good one.
 
-    What failed before its request was read has no line with its request target: then a line about a broken connection
-    is quoted, and said to be about any.
+    What failed before its request was read has no line with its request target, and a request target that all share
+    tells nothing: then a line about a broken connection is quoted, and said to be about any.
     """
-    mine = [line for line in log if names(line, sent.path)]
+    mine = [] if shared else [line for line in log if names(line, sent.path)]
     bad = [line for line in mine if " 200 " not in line and '"status":200' not in line]
     if bad:
         return bad[0].strip()[:LINE_LENGTH]
-    tried = len(sent.posted["ns"])
-    said = f"its log has {len(mine)} lines for {tried} requests, none of which tells of a loss"
+    said = (
+        "its log names no request" if shared else f"its log has {len(mine)} lines for {len(sent.posted['ns'])} requests"
+    )
     broken = next((line for line in log if BROKEN.search(line)), "")
-    return f"{said}; of some request: {broken.strip()[:LINE_LENGTH]}" if broken else said
+    none = f"{said}, none of which tells of a loss" if mine else said
+    return f"{none}; of some request: {broken.strip()[:LINE_LENGTH]}" if broken else none
 
 
 def names(line: str, path: str) -> bool:

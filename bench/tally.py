@@ -38,6 +38,11 @@ def tally(cells: Iterable[Cell]) -> Tally:
     )
 
 
+def marks(cell: Cell) -> str:
+    """Return what is worse than a loss."""
+    return "†" * bool(cell.truncated) + "²" * bool(cell.twice) + "!" * bool(cell.broken_promises)
+
+
 def by_place(matrix: Matrix) -> dict[tuple[str, str, str], Cell]:
     """Return the cells by server, transport and contender."""
     return {(cell.server, cell.transport, cell.contender): cell for cell in matrix.cells}

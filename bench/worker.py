@@ -154,6 +154,7 @@ class Timed(NamedTuple):
     cpu_ns: int
     claim: str
     error: str
+    status: int | None = None  # of the answer, where the call returned it
 
     @classmethod
     def of(cls, ns: int, cpu_ns: int, said: Said | Exception) -> Timed:
@@ -164,7 +165,9 @@ class Timed(NamedTuple):
             return cls(ns, cpu_ns, "", f"{type(said).__name__}: {said}")
         if said is False:
             return cls(ns, cpu_ns, "", "dropped")
-        return cls(ns, cpu_ns, "" if said is None or said is True else said.delivery, "")
+        if said is None or said is True:
+            return cls(ns, cpu_ns, "", "")
+        return cls(ns, cpu_ns, said.delivery, "", said.status)
 
     def later(self, ns: int) -> Timed:
         """Return it with so much more time, by which it began too late."""
@@ -229,7 +232,7 @@ class Posts:
     def note(self, burst: list[Timed], aside: int) -> None:
         """Note what was made; `aside` was spent on all of it, outside of the calls."""
         made = self.made
-        for ns, cpu_ns, claim, error in burst:
+        for ns, cpu_ns, claim, error, _ in burst:
             if error:
                 made["errors"][str(len(self))] = error
             made["ns"].append(ns)

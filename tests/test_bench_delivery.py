@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench import delivery, options, places, reckoning
-from bench.contenders import KNOWN, NOW, SENDER_THREAD
+from bench import deliver, delivery, options, places, reckoning
+from bench.contenders import CONTENDERS, NOW, SENDER_THREAD
+from bench.matrix import Cell, Matrix, Place
 from bench.payload import sized
 from bench.places import NEAR, Spot
 from bench.poster import Planned, Posted
 from bench.reckoning import Handled, Sent
+from bench.results import FAILED, MISSED, OK
 from bench.servers.base import Running, Server, Site, free_port, running
 from bench.servers.catalogue import SERVERS
 
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from bench.contenders import Contender
-    from bench.matrix import Cell, Place
 
 PLAIN, _, TLS13 = NEAR
 SMALL = (delivery.Size(100, 10, 0.004), delivery.Size(1 << 20, 2, 0.01))
@@ -91,6 +92,55 @@ def test_a_server_that_fails_at_ordinary_exchanges_or_to_start_is_told_and_not_m
     ]
 
 
+CUTTING = """
+import hashlib, http.server, os, sys
+class Application(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))[:50]
+        with open(os.environ["HANDLED"], "a") as file:
+            file.write(f"{int(body[:10])} {len(body)} {hashlib.sha256(body).hexdigest()}\\n")
+        self.send_response(200)
+        self.end_headers()
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Application).serve_forever()
+"""
+
+
+@contextmanager
+def cutting(site: Site) -> Iterator[Running]:
+    """Run what hands on the beginning of each body, and answers 200."""
+    port = free_port()
+    with running(site, [sys.executable, "-c", CUTTING, str(port)], port) as started:
+        yield started
+
+
+def test_a_server_that_does_not_hand_on_what_is_sent_is_not_measured() -> None:
+    (place,), cells = measured([Spot(Server("cutting", "", "application server", cutting), PLAIN)], [NOW])
+    assert cells == []
+    assert place.note == "failed: 2 of 2 ordinary requests were answered, and not handled as sent"
+
+
+@pytest.mark.parametrize(
+    ("cell", "status"),
+    [
+        (Cell("s", "plain", "Sender, thread", sent=3, delivered=3), OK),
+        (Cell("s", "plain", "Sender, thread", sent=3, delivered=2), MISSED),
+        (Cell("s", "plain", "requests trick", sent=3, delivered=2), OK),
+        (Cell("s", "plain", "requests trick", sent=3, delivered=3, note="TypeError: broken"), FAILED),
+        (Cell("s", "plain", "requests trick", sent=3, delivered=2, promised=3, broken_promises=1), FAILED),
+    ],
+)
+def test_the_exit_status_tells_what_was_lost_by_whom(cell: Cell, status: int) -> None:
+    found = Matrix({}, [Place("s", "plain", "proxy", "")], [cell.contender], [cell], {})
+    assert deliver.verdict(found) == status
+
+
+def test_a_choice_that_leaves_nothing_to_measure_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = options.parse(["delivery", "--server", "waitress", "--transport", "TLS 1.3"])
+    assert isinstance(chosen, options.DeliveryOptions)
+    assert deliver.deliver(chosen) == FAILED
+    assert "nothing to measure" in capsys.readouterr().err
+
+
 def sent(*errors: int) -> Sent:
     """Three posts of ten bytes each, some of which raised."""
     planned = [Planned(number, 12, 0) for number in (20, 21, 22)]
@@ -119,11 +169,13 @@ def test_a_cell_counts_whole_bodies_that_raised_nothing(
     cell = reckoning.cell_of(spot, sent(*errors), had, [])
     assert (cell.sent, cell.delivered, cell.truncated, cell.twice, cell.broken_promises) == counts
     assert cell.made == 3
+    assert reckoning.cell_of(spot, sent(*errors)._replace(cut=1), had, []).truncated == cell.truncated + 1
 
 
 def test_a_reason_is_the_servers_line_about_this_cell_and_no_other() -> None:
     log = ['"POST /200 HTTP/1.1" 499 0', '"POST /20 HTTP/1.1" 200 2', '"POST /20 HTTP/1.1" 499 0']
     assert reckoning.reason(sent(), log) == log[2]
+    assert reckoning.reason(sent(), log[2:], shared=True) == "its log names no request"
     assert reckoning.reason(sent(), log[:2]) == "its log has 1 lines for 3 requests, none of which tells of a loss"
     assert reckoning.reason(sent(), [log[1], "SSL handshake failed"]).endswith("of some request: SSL handshake failed")
 
@@ -152,5 +204,5 @@ def test_each_command_has_its_options() -> None:
 
 
 def test_every_delivering_contender_can_be_told_from_the_others() -> None:
-    names = [contender.name for contender in KNOWN.values() if contender.delivers]
+    names = [contender.name for contender in CONTENDERS if contender.delivers]
     assert len(names) == len(set(names)) > 15

@@ -164,16 +164,18 @@ def await_port(process: subprocess.Popen[bytes], site: Site, port: int, log: Pat
 
 def end(process: subprocess.Popen[bytes], stop: signal.Signals) -> None:
     """Ask it to end, then its whole session; workers that outlive their master are ended as well."""
-    if process.poll() is None:
-        process.send_signal(stop)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(PATIENCE / 10)
-    if sys.platform == "win32":
-        process.kill()  # it knows no sessions
-    else:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    try:
+        if process.poll() is None:
+            process.send_signal(stop)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(PATIENCE / 10)
+    finally:  # whoever is interrupted once more leaves nothing running either
+        if sys.platform == "win32":
+            process.kill()  # it knows no sessions
+        else:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def last_line(log: Path) -> str:
