@@ -67,7 +67,8 @@ def repeat(bench: Bench, scenario: Scenario, seconds: float, progress: Bar) -> T
                     tables.append(measure(measurement, part, name, progress))
     except (ChildError, RuntimeError) as error:
         # A receiver, a network or a broker of this scenario alone: the others can be measured all the same.
-        return cannot(scenario, bench.contenders(scenario), f"not measured: {error}")
+        if not tables:
+            return cannot(scenario, bench.contenders(scenario), f"not measured: {error}")
     return merged(scenario, tables)
 
 

@@ -378,6 +378,11 @@ def queued(scenario: Scenario) -> bool:
     return scenario.within == "queues"
 
 
+def also_beside_queues(scenario: Scenario) -> bool:
+    """Where plain functions are called, and where message queues are to be compared with one."""
+    return plain_calls(scenario) or queued(scenario)
+
+
 def small(scenario: Scenario) -> bool:
     """Where a body fits on a command line, as those of the programs in C have to."""
     return plain_calls(scenario) and not isinstance(scenario.kind, int)
@@ -451,10 +456,12 @@ IN_C = {False: "The same in C: the floor.", True: "send() alone in C, on an open
 
 FLOOR = Contender("C socket loop", None, compact_json, "socket", near_small, small, speaks_tls=False, delivers=False)
 OPEN_FLOOR = FLOOR._replace(name="C send, open", held=True)
-TRICK = Contender("requests trick", requests_trick, spaced_json, "requests", plain_calls)
+TRICK = Contender("requests trick", requests_trick, spaced_json, "requests", plain_calls, also_beside_queues)
 NOW = Contender("rawfnf now", rawfnf_now, compact_json, "rawfnf", near)
 SENDER = Contender("Sender", sender, compact_json, "rawfnf", plain_calls, held=True, delivers=False)
-SENDER_THREAD = Contender("Sender, thread", sender_thread, compact_json, "rawfnf", near_at_once, held=True)
+SENDER_THREAD = Contender(
+    "Sender, thread", sender_thread, compact_json, "rawfnf", near_at_once, also_beside_queues, held=True
+)
 SENDER_NOW = Contender("Sender, now", sender_now, compact_json, "rawfnf", near_plain)
 SENDER_WITHOUT_SPARES = Contender("Sender, no spares", sender_without_spares, compact_json, "rawfnf", held=True)
 AIO_POST = Contender("aio.post", in_loops.aio_post, compact_json, "rawfnf", alone, loop="asyncio", delivers=False)
@@ -506,7 +513,7 @@ RABBITMQ = Contender(
     needs=("pika",),
     delivers=False,
 )
-KAFKA = RABBITMQ._replace(name="Kafka", make=queues.kafka, needs=("confluent_kafka",))
+KAFKA = RABBITMQ._replace(name="Kafka (mock)", make=queues.kafka, needs=("confluent_kafka",))
 
 CONTENDERS = (
     FLOOR,
@@ -544,7 +551,7 @@ CONTENDERS = (
     RABBITMQ,
     RABBITMQ._replace(name="RabbitMQ, confirmed", make=queues.rabbitmq_confirmed, waits=True),
     KAFKA,
-    KAFKA._replace(name="Kafka, flushed", make=queues.kafka_flushed, waits=True),
+    KAFKA._replace(name="Kafka (mock), flushed", make=queues.kafka_flushed, waits=True),
 )
 NO_POST = Contender("no post at all", no_post, compact_json, "socket", delivers=False)
 KNOWN = {contender.name: contender for contender in (*CONTENDERS, NO_POST)}

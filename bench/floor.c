@@ -203,7 +203,7 @@ static int block(struct lane *lane, uint64_t first, size_t posts, uint64_t limit
         made += now;
     }
     printf("{\"first\": %llu, \"unpaced\": %llu, ", (unsigned long long)first, (unsigned long long)unpaced);
-    printf("\"claims\": [], \"aside_ns\": [], ");
+    printf("\"claims\": [], \"aside_ns\": [], \"ready_ns\": [], ");
     print_list("ns", all.ns, made);
     print_list("cpu_ns", all.cpu_ns, made);
     print_errors(all.errors, made);

@@ -62,7 +62,9 @@ class Held:
         # Where something can arrive, the receiver counts whether it has: the post is none that failed.
         told = f"held for more than {LONGEST:g} s"
         errors = {} if self.scenario.arrives else {"0": told}
-        made = Block(first=lane.next, unpaced=0, claims=[], ns=[ns], cpu_ns=[cpu_ns], aside_ns=[], errors=errors)
+        made = Block(
+            first=lane.next, unpaced=0, claims=[], ns=[ns], cpu_ns=[cpu_ns], aside_ns=[], ready_ns=[], errors=errors
+        )
         lane.blocks.append((self.number, made))
         lane.next += 1
         lane.failure = f"{told}, then ended: its time is a lower bound"

@@ -69,7 +69,7 @@ class AsyncCaller:
             start = time.process_time_ns()
             burst = [await timed(self._way.post, content) for content in contents]
             if self._late:
-                posts.note(burst, 0)
+                posts.note(burst, None)
             else:
                 await self._way.finish()
                 posts.note(burst, time.process_time_ns() - start - sum(each.cpu_ns for each in burst))
@@ -101,7 +101,7 @@ class AsyncCaller:
             begins += interval_ns
         if ready and not self._late:
             await self._way.finish()
-        posts.note(made, 0)
+        posts.note(made, None)
         return posts.made
 
     async def settle(self, *, ready: bool = True) -> dict[str, object] | None:

@@ -6,13 +6,24 @@ import importlib.util
 import os
 import platform
 import shlex
+import shutil
 import ssl
+import subprocess
 import sys
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
 from rawfnf import __version__
+
+from .contenders import CONTENDERS
+from .processes import ROOT
+
+# Whatever a contender needs, and what these stand on.
+PACKAGES = sorted(
+    {"h11", "requests", "urllib3", "certifi"}
+    | {module.replace("_", "-") for contender in CONTENDERS for module in contender.needs}
+)
 
 
 def collect(seed: int) -> dict[str, str]:
@@ -27,10 +38,22 @@ def collect(seed: int) -> dict[str, str]:
         "processor": f"{processor()}, {os.cpu_count()} visible",
         "OpenSSL": ssl.OPENSSL_VERSION,
         "rawfnf": __version__,  # of the source: it may run from a tree that is not installed
-        **{name: version(name) for name in ("h11", "requests", "urllib3", "aiohttp", "uvloop")},
+        "commit": commit(),
+        **{name: version(name) for name in PACKAGES},
         # niquests puts urllib3-future in urllib3's place, and requests then runs on that.
         "urllib3's file": found.origin if found and found.origin else "missing",
     }
+
+
+def commit() -> str:
+    """Return the commit that this tree is at, and whether it has been changed since; empty outside of a clone."""
+    git = shutil.which("git")
+    if git is None:
+        return ""
+    done = subprocess.run(  # noqa: S603 - found on PATH
+        [git, "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip()
 
 
 def version(package: str) -> str:

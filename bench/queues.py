@@ -58,7 +58,7 @@ def rabbitmq_confirmed(target: Target) -> Way:
 
 
 def kafka(target: Target) -> Way:
-    """Produce by confluent-kafka: librdkafka keeps the message in memory, and a thread of its own sends it."""
+    """Produce by confluent-kafka, to librdkafka's mock broker: a thread of librdkafka's sends."""
     from confluent_kafka import Producer
 
     @functools.cache
@@ -73,7 +73,7 @@ def kafka(target: Target) -> Way:
 
 
 def kafka_flushed(target: Target) -> Way:
-    """Do the same, and wait for the broker's acknowledgement: what a caller does that must know."""
+    """Do the same, and wait for the mock broker's acknowledgement: what a caller does that must know."""
     from confluent_kafka import Producer
 
     @functools.cache

@@ -23,7 +23,7 @@ def merged(scenario: Scenario, tables: Sequence[Table]) -> Table:
         first += max((number + 1 for row in table.rows for number in row.rounds), default=0)
     others = [table.others for table in tables if table.others is not None]
     whole = [of_all(each) for each in rows.values()]
-    return Table(scenario, whole, sum(others) / len(others) if len(others) == len(tables) else None)
+    return Table(scenario, whole, max(others) if len(others) == len(tables) else None)
 
 
 def of_all(rows: Sequence[Row]) -> Row:
@@ -36,6 +36,7 @@ def of_all(rows: Sequence[Row]) -> Row:
         rounds=[number for row in rows for number in row.rounds],
         cold_ns=[ns for row in rows for ns in row.cold_ns],
         aside_ns=[ns for row in rows for ns in row.aside_ns],
+        ready_ns=[ns for row in rows for ns in row.ready_ns],
         whole_cpu_ns=[ns for row in rows for ns in row.whole_cpu_ns],
         sent=sum(row.sent for row in rows),
         delivered=sum(delivered) if delivered else None,

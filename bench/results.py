@@ -31,6 +31,7 @@ class Row(NamedTuple):
     cold_ns: list[int] = []  # noqa: RUF012 - as above; the first post of each round
     aside_ns: list[int] = []  # noqa: RUF012 - as above; CPU per post, outside of the call, of one that works there
     whole_cpu_ns: list[int] = []  # noqa: RUF012 - as above; CPU per post in the call and outside of it, one per round
+    ready_ns: list[int] = []  # noqa: RUF012 - as above; wall time that the caller spends around each burst, not timed
     sent: int = 0  # posts that raised nothing: timed, cold, and to warm up
     delivered: int | None = None  # of these, whole at the receiver with the right hash; None: nobody counted
     twice: int = 0  # bodies that arrived more than once

@@ -169,7 +169,7 @@ EVERY_SCENARIO = (
     repeated_by_name("asyncio", 5),
     repeated_by_name("burst-asyncio", 5),
     repeated_by_name("logging", 12),
-    repeated(Scenario("queues", "message queues on loopback", within="queues"), 8),
+    repeated(Scenario("queues", "message queues on loopback; Kafka's broker is librdkafka's mock", within="queues"), 8),
     Scenario("refused", "a closed port", trouble="refused", arrives=False, weight=5.0, most=120),
     Scenario("black-hole", "SYNs are dropped; one post, a second if it was quick", trouble="black hole", arrives=False),
     Scenario("slow-reader", "plain TCP, body of 8 MiB, read at 4 MiB/s", kind=8 * MIB, reads=SLOW_READER),

@@ -129,6 +129,8 @@ def traced(bench: Bench, contender: Contender, scenario: Scenario) -> Callable[[
         # The first ones load modules and fill caches.
         posts = list(calls_of_posts(text))[POSTS // 2 :]
         in_all = list(calls_until_the_next(text))[POSTS // 2 :]
+        if not posts or not in_all:
+            return Trace(contender.name, scenario.title, [], note="strace saw no posts")
         return Trace(contender.name, scenario.title, usual(posts), in_all=median(in_all))
 
     return run

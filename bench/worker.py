@@ -78,7 +78,10 @@ class Assignment(NamedTuple):
 
 
 class Block(TypedDict):
-    """What a worker answers: one entry per post, but for `errors`, by the post's index within the block."""
+    """What a worker answers: one entry per post (in `aside_ns` none where that cannot be told).
+
+    `errors` are by the post's index within the block.
+    """
 
     first: int
     unpaced: int  # posts that the receiver did not account for in time
@@ -86,6 +89,7 @@ class Block(TypedDict):
     ns: list[int]
     cpu_ns: list[int]
     aside_ns: list[int]  # CPU since the last burst, of what a contender does around it and of its threads, per post
+    ready_ns: list[int]  # wall time of what the contender does before a burst, one per burst
     errors: dict[str, str]
 
 
@@ -155,6 +159,7 @@ class Timed(NamedTuple):
     claim: str
     error: str
     status: int | None = None  # of the answer, where the call returned it
+    others_ns: int = 0  # part of cpu_ns: of other threads
 
     @classmethod
     def of(cls, ns: int, cpu_ns: int, said: Said | Exception) -> Timed:
@@ -177,6 +182,7 @@ class Timed(NamedTuple):
 def timed(post: Post, content: Body, begins: int | None = None) -> Timed:
     """Make one post, timed from when it `begins` (None: now)."""
     said: Said | Exception
+    others = cpu_of_other_threads()
     cpu = time.process_time_ns()
     start = time.perf_counter_ns()
     try:
@@ -184,25 +190,28 @@ def timed(post: Post, content: Body, begins: int | None = None) -> Timed:
     except Exception as failure:  # noqa: BLE001 - whatever a contender raises is a result, shown in its row
         said = failure
     end = time.perf_counter_ns()
-    return Timed.of(end - start, time.process_time_ns() - cpu, said).later(start - (begins or start))
+    made = Timed.of(end - start, time.process_time_ns() - cpu, said).later(start - (begins or start))
+    return made._replace(others_ns=cpu_of_other_threads(others) - others)
 
 
-def prepare(way: Way, pace: Pace | None) -> int:
-    """Let the contender do what it does around its bursts; returns the CPU nanoseconds of this thread that it took.
+def prepare(way: Way, pace: Pace | None) -> Span:
+    """Let the contender do what it does around its bursts; returns what that took of this thread.
 
     It is asked once more when the receiver sleeps again: what that has said meanwhile is to be read before the posts.
     """
-    spent = cpu_of(way.between)
+    spent = span_of(way.between)
     if pace and pace.rest():
-        spent += cpu_of(way.between)
+        more = span_of(way.between)
+        spent = Span(spent.ns + more.ns, spent.cpu_ns + more.cpu_ns)
     return spent
 
 
-def cpu_of(what: Callable[[], None]) -> int:
-    """Do it; returns the CPU nanoseconds of this thread that it took."""
-    before = time.thread_time_ns()
+def span_of(what: Callable[[], None]) -> Span:
+    """Do it; returns what it took of this thread."""
+    cpu = time.thread_time_ns()
+    start = time.perf_counter_ns()
     what()
-    return time.thread_time_ns() - before
+    return Span(time.perf_counter_ns() - start, time.thread_time_ns() - cpu)
 
 
 def cpu_of_other_threads(before: int = 0) -> int:
@@ -219,7 +228,7 @@ class Posts:
     def __init__(self, kind: Kind, first: int) -> None:
         self.kind = kind
         self.first = first
-        self.made = Block(first=first, unpaced=0, claims=[], ns=[], cpu_ns=[], aside_ns=[], errors={})
+        self.made = Block(first=first, unpaced=0, claims=[], ns=[], cpu_ns=[], aside_ns=[], ready_ns=[], errors={})
 
     def __len__(self) -> int:
         return len(self.made["ns"])
@@ -229,16 +238,17 @@ class Posts:
         first = self.first + len(self)
         return [body(number, self.kind) for number in range(first, first + count)]
 
-    def note(self, burst: list[Timed], aside: int) -> None:
-        """Note what was made; `aside` was spent on all of it, outside of the calls."""
+    def note(self, burst: list[Timed], aside: int | None) -> None:
+        """Note what was made; `aside` was spent on all of it, outside of the calls. None: that cannot be told."""
         made = self.made
-        for ns, cpu_ns, claim, error, _ in burst:
-            if error:
-                made["errors"][str(len(self))] = error
-            made["ns"].append(ns)
-            made["cpu_ns"].append(cpu_ns)
-            made["claims"].append(claim)
-            made["aside_ns"].append(aside // len(burst))
+        for each in burst:
+            if each.error:
+                made["errors"][str(len(self))] = each.error
+            made["ns"].append(each.ns)
+            made["cpu_ns"].append(each.cpu_ns)
+            made["claims"].append(each.claim)
+            if aside is not None:
+                made["aside_ns"].append(aside // len(burst))
 
 
 class Caller:
@@ -250,11 +260,13 @@ class Caller:
         self._pace = pace
         self._others = cpu_of_other_threads()
 
-    def post(self, posts: Posts, contents: list[Body], aside: int, begins: int | None = None) -> None:
-        """Make a burst, and note it; `aside` was spent on it before. Threads may have worked since the last burst."""
+    def post(self, posts: Posts, contents: list[Body], before: Span, begins: int | None = None) -> None:
+        """Make a burst, and note it, with what was spent on it before. Threads may have worked since the last burst."""
         burst = [timed(self.way.post, content, begins) for content in contents]
         others = cpu_of_other_threads(self._others)
-        posts.note(burst, aside + others - self._others)
+        within = sum(each.others_ns for each in burst)  # counts as the calls'
+        posts.note(burst, before.cpu_ns + max(0, others - self._others - within))
+        posts.made["ready_ns"].append(before.ns)
         self._others = others
 
     def block(self, posts: Posts, most: int, limit_ns: int) -> Block:
@@ -267,10 +279,10 @@ class Caller:
         fewest = self._target.burst * (2 if self._target.apart else 1)
         while len(posts) < most and not (len(posts) >= fewest and time.perf_counter_ns() > end):
             contents = posts.next_bodies(min(self._target.burst, most - len(posts)))
-            aside = prepare(self.way, self._pace)
+            before = prepare(self.way, self._pace)
             wait_until(begins)
             begins = time.perf_counter_ns() + round(self._target.apart * 1e9)
-            self.post(posts, contents, aside)
+            self.post(posts, contents, before)
             if self._pace:
                 posts.made["unpaced"] += self._pace.unsettled(len(contents))
         return posts.made
@@ -282,10 +294,10 @@ class Caller:
         """
         begins = time.perf_counter_ns() + RUN_UP_NS
         for _ in range(most):
-            aside = prepare(self.way, None) if ready else 0
+            before = prepare(self.way, None) if ready else Span(0, 0)
             contents = posts.next_bodies(1)
             wait_until(begins)
-            self.post(posts, contents, aside, begins if interval_ns else None)
+            self.post(posts, contents, before, begins if interval_ns else None)
             begins += interval_ns
         return posts.made
 

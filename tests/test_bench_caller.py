@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import struct
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -127,7 +128,7 @@ def test_posts_at_a_fixed_rate_are_timed_from_when_they_were_to_begin() -> None:
     assert late.ns == sorted(late.ns)
     assert late.ns[-1] - late.ns[0] > (len(late.ns) - 1) * 0.15e9
     for row in rows.values():
-        assert len(row.ns) >= 50
+        assert len(row.ns) >= 16
         assert row.delivered == row.sent
 
 
@@ -142,6 +143,24 @@ def test_who_looks_at_its_own_clock_is_late_at_a_fixed_rate_all_the_same() -> No
     made = caller_of_posts.at_fixed_rate(worker.Posts("json", 0), 10, 1_000_000, ready=True)
     assert made["ns"][-1] > 8_000_000
     assert set(made["cpu_ns"]) == {3}
+
+
+def test_what_is_done_around_a_post_and_in_threads_is_told_once() -> None:
+    def burn() -> None:
+        end = time.thread_time() + 0.03
+        while time.thread_time() < end:
+            pass
+
+    def post(_: Body) -> None:
+        thread = threading.Thread(target=burn)
+        thread.start()
+        thread.join()
+
+    target = Target("http://127.0.0.1:9/", "127.0.0.1", 9, "/", tls=False, cafile=None)
+    made = worker.Caller(Way(post, lambda: time.sleep(0.02)), target).block(worker.Posts("json", 0), 1, 10**9)
+    assert made["cpu_ns"][0] >= 30_000_000
+    assert made["aside_ns"][0] < 15_000_000
+    assert made["ready_ns"][0] >= 20_000_000
 
 
 def test_a_lossy_network_loses_packets_and_no_bodies() -> None:
@@ -177,7 +196,7 @@ def test_repetitions_are_one_table_with_rounds_of_their_own() -> None:
     assert first.rounds == [0, 1, -1, 2]
     assert (first.sent, first.delivered, first.threads, first.note) == (4, 3, 1, "ended")
     assert first.errors == {"e": 3}
-    assert table.others == pytest.approx(0.3)
+    assert table.others == 0.5  # of the most disturbed one
     assert second == missing
     assert caller.missing([table]) == {"b": "pip install b"}
 
