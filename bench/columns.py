@@ -6,20 +6,24 @@ from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 from .contenders import AIOHTTP, FLOOR, FLOORS, HTTP_HANDLER, TRICK
-from .figures import show_ratio, show_time
+from .figures import NOTHING, show_ratio, show_time
 from .stats import equal, overlap, percentile, ratio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from .results import Row, Table
     from .scenarios import Scenario, Within
 
+# Wherever it has a row: its figure looks like a post's, and is none.
+OF_TASK = (
+    f"{AIOHTTP.name}: its p50 is only the making of a task. The post is made later, in the loop that the caller runs."
+)
 MEANINGS: dict[Within, str] = {
     "": "",
     "asyncio": (
         "all CPU: user + system per post, until the answer is read and what the next post needs is there; median of "
-        "the rounds. task÷: the aiohttp task's all CPU ÷ this one's. To make that task, its p50, is not to have posted."
+        "the rounds. task÷: the aiohttp task's all CPU ÷ this one's."
     ),
     "logging": (
         "p50 to max: of handle(), called by logger.info(). A record is logged 20 ms after the one before, or when that "
@@ -53,7 +57,7 @@ def whole_cpu(row: Row | None) -> float | None:
 
 def fastest(rows: Sequence[Row]) -> str:
     """Name the contender with the lowest p50 of those that lost nothing; the floors do not compete."""
-    whole = [row for row in rows if row.whole and row.contender not in FLOORS]
+    whole = [row for row in rows if row.ranked and row.contender not in FLOORS]
     return min(whole, key=lambda row: median(row.ns)).contender if whole else ""
 
 
@@ -64,7 +68,7 @@ def leaders(rows: Sequence[Row]) -> set[str]:
     """
     best = fastest(rows)
     first = next((row for row in rows if row.contender == best), None)
-    whole = [row for row in rows if first and row.whole and row.contender not in FLOORS]
+    whole = [row for row in rows if first and row.ranked and row.contender not in FLOORS]
     return {row.contender for row in whole if first and (row is first or (equal(first, row) and overlap(first, row)))}
 
 
@@ -87,9 +91,16 @@ def comparisons(table: Table) -> tuple[Column, Column]:
 
 def compare(row: Row, one: float | None, other: float | None) -> str:
     """Return a ratio in which the row takes part."""
-    return show_ratio(ratio(one, other)) if row.whole else "void"
+    if row.whole:
+        return show_ratio(ratio(one, other))
+    return "void" if row.void else NOTHING
 
 
 def comparisons_mean(scenario: Scenario) -> str:
-    """Say what a reader cannot guess."""
-    return MEANINGS[scenario.within]
+    """Say what a reader cannot guess; nothing of what this version does not know."""
+    return MEANINGS.get(scenario.within, "")
+
+
+def of_task(rows: Iterable[Row]) -> list[str]:
+    """Say what the task's p50 is, if it is among these."""
+    return [OF_TASK] if any(row.contender == AIOHTTP.name and row.ns for row in rows) else []

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 # Posts per second, all contenders together: a comparison, not a load test.
 RATE = 50
+REDIRECTS = (
+    "requests, urllib3 and aiohttp follow a redirect whose answer comes in time, with one more request to wherever it "
+    "points; nobody else does."
+)
 
 
 def target_of(url: str) -> Target:
@@ -74,8 +78,9 @@ def plan(target: Target, posts: int, floor_program: Path | str, *, every: bool =
         f"This sends {posts * len(known)} POST requests to {target.url}: {posts} by each of: {names}. In "
         f"random order, at most {RATE} a second. Each body is JSON, with a number of its own as id: "
         f"{json.dumps(payload(0))}.{form} These wait for each answer, rawfnf for up to {LINGER:g} s: {waiting}. The "
-        "others end their connections early, or leave the answer to a thread, a task or a later call. A Sender keeps "
-        f"up to {target.spares} more connections open meanwhile. What arrives is not known here.{missing}"
+        "others end their connections early, or leave the answer to a thread, a task or a later call. Each Sender "
+        f"with a thread keeps up to {target.spares} more connections open meanwhile. {REDIRECTS} What arrives is not "
+        f"known here.{missing}"
     )
 
 

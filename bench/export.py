@@ -39,7 +39,7 @@ DIGITS = 3
 STEPS = ((DIGITS, 1), (2, 1), (2, 3))
 RESULTS = ROOT / "results"
 # Lists of nanoseconds. What is beside the point: in a Row all but how long callers were held, in a Cell that as well.
-HELD, REST = {"ns"}, {"cpu_ns", "cold_ns", "aside_ns", "whole_cpu_ns"}
+HELD, REST = {"ns"}, {"cpu_ns", "cold_ns", "aside_ns", "whole_cpu_ns", "ready_ns"}
 # Bytes: both archives together take no more than 1 MiB.
 ROOM = {"caller": 886 << 10, "delivery": 138 << 10}
 
@@ -152,10 +152,21 @@ def read_run(found: Object) -> Run:
 
 def read_table(found: Object) -> Table:
     """Return one scenario's rows."""
-    rows = [known(Row, Row._fields, row) for row in found["rows"]]
+    rows = [read_row(row) for row in found["rows"]]
     return known(
         Table, Table._fields, found | {"scenario": known(Scenario, Scenario._fields, found["scenario"]), "rows": rows}
     )
+
+
+def read_row(found: Object) -> Row:
+    """Return one contender's samples; ValueError where these cannot belong to one another."""
+    row = known(Row, Row._fields, found)
+    if len(row.rounds) != len(row.ns):
+        raise ValueError(f"{row.contender}: {len(row.rounds)} rounds of {len(row.ns)} posts")
+    # An archive may have kept a part of them.
+    if len(row.cpu_ns) > len(row.ns) or (row.ns and not row.cpu_ns):
+        raise ValueError(f"{row.contender}: {len(row.cpu_ns)} times of CPU of {len(row.ns)} posts")
+    return row
 
 
 def read_matrix(found: Object) -> Matrix:

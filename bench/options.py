@@ -39,7 +39,7 @@ Exit status: 0; 1: a Sender that waits for answers has lost something; 2: what w
 """
 
 
-class Extent(NamedTuple):
+class Amount(NamedTuple):
     """How much of what there is."""
 
     full: bool  # takes much longer
@@ -50,7 +50,7 @@ class CallerOptions(NamedTuple):
     """Of `python -m bench`, and of `python -m bench caller`."""
 
     every: bool  # every contender, in every scenario
-    extent: Extent
+    extent: Amount
     listing: bool
     scenarios: list[Scenario]
     seconds: float | None  # None: as many as it needs
@@ -69,7 +69,7 @@ class CallerOptions(NamedTuple):
 class DeliveryOptions(NamedTuple):
     """Of `python -m bench delivery`."""
 
-    extent: Extent
+    extent: Amount
     listing: bool
     servers: list[str]  # empty: all
     contenders: list[str]  # empty: all
@@ -118,7 +118,7 @@ def caller_options(arguments: Sequence[str], *, every: bool) -> CallerOptions:
         parser.error("--contender goes with --flat")
     return CallerOptions(
         every=every,
-        extent=Extent(given.full, given.subset) if every else Extent(full=False, subset=False),
+        extent=Amount(given.full, given.subset) if every else Amount(full=False, subset=False),
         listing=given.list,
         scenarios=[scenario for scenario in known if not given.scenario or scenario.name in given.scenario],
         seconds=given.seconds,
@@ -152,9 +152,12 @@ def caller_parser(known: Sequence[Scenario], *, every: bool) -> argparse.Argumen
         help="only this scenario (repeatable)",
     )
     usual = None if every else SECONDS
-    made.add_argument("--seconds", type=positive, default=usual, help="of measuring in all" + default_of(usual))
+    besides = "; imports, system calls and the wire take a minute more" if every else ""
+    made.add_argument(
+        "--seconds", type=positive, default=usual, help=f"of measuring in all{default_of(usual)}{besides}"
+    )
     if every:
-        add_extent(made)
+        add_extent(made, "some 45 minutes")
     add_common(made, "the latencies")
     instead = made.add_mutually_exclusive_group()
     instead.add_argument("--flat", type=count, metavar="N", help="instead: post N times, watch memory and descriptors")
@@ -172,7 +175,7 @@ def caller_parser(known: Sequence[Scenario], *, every: bool) -> argparse.Argumen
         "--contender",
         choices=[name for name, contender in KNOWN.items() if contender.make],
         metavar="NAME",
-        help=f"who posts, with --flat: %(choices)s (default: {NOW.name})",
+        help=f"who posts, with --flat: a name from --list (default: {NOW.name})",
     )
     made.add_argument("--posts", type=count, default=URL_POSTS, help="per contender, with --url (default: %(default)s)")
     made.add_argument("--yes", action="store_true", help="do not ask, with --url")
@@ -190,11 +193,11 @@ def delivery_options(arguments: Sequence[str]) -> DeliveryOptions:
     made.add_argument("--list", action="store_true", help="name the servers and contenders, and stop")
     for name, what in (("server", "this server"), ("contender", "this contender"), ("transport", "this transport")):
         made.add_argument(f"--{name}", action="append", default=[], metavar="NAME", help=f"only {what} (repeatable)")
-    add_extent(made)
+    add_extent(made, "some hours")
     add_common(made, "the heat map")
     given = made.parse_args(arguments)
     return DeliveryOptions(
-        extent=Extent(given.full, given.subset),
+        extent=Amount(given.full, given.subset),
         listing=given.list,
         servers=given.server,
         contenders=given.contender,
@@ -223,17 +226,17 @@ def report_options(arguments: Sequence[str]) -> ReportOptions:
     return ReportOptions(given.files, given.out, given.readme, given.keep)
 
 
-def add_extent(parser: argparse.ArgumentParser) -> None:
-    """Add how much of what there is."""
+def add_extent(parser: argparse.ArgumentParser, all_of_it: str) -> None:
+    """Add how much of what there is, and how long all of it takes."""
     extent = parser.add_mutually_exclusive_group()
-    extent.add_argument("--full", action="store_true", help="many more posts; takes hours")
+    extent.add_argument("--full", action="store_true", help=f"many more posts; takes {all_of_it}")
     extent.add_argument("--subset", action="store_true", help="a little of everything, as CI runs it")
 
 
 def add_common(parser: argparse.ArgumentParser, picture: str) -> None:
     """Add what both comparisons have."""
     parser.add_argument("--seed", type=int, default=None, help="of the random order (default: a new one)")
-    parser.add_argument("--json", type=output, metavar="FILE", help="write all samples and metadata")
+    parser.add_argument("--json", type=samples_file, metavar="FILE", help="write all samples and metadata")
     parser.add_argument("--plot", type=picture_file, metavar="FILE", help=f"draw {picture} (.svg or .png)")
 
 
@@ -284,6 +287,14 @@ def folder(text: str) -> Path:
     path = Path(text)
     if not path.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {text}")
+    return path
+
+
+def samples_file(text: str) -> Path:
+    """Return a file name that no picture has: the picture of the same run would take its place."""
+    path = output(text)
+    if path.suffix.lower() in FORMATS:
+        raise argparse.ArgumentTypeError(f"{text} is a picture's name: draw it with --plot")
     return path
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from .contenders import FLOORS, KNOWN, NO_POST
+from .columns import OF_TASK
+from .contenders import AIOHTTP, FLOORS, KNOWN, NO_POST
 from .figures import show_time
 from .stats import SIGNIFICANT, chance, percentile
 
@@ -119,7 +120,7 @@ def standing(table: Table, percent: int) -> Standing | None:
 
     The programs in C are no contenders: they know nothing of HTTP.
     """
-    rows = [row for row in table.rows if row.whole and row.contender not in {*FLOORS, NO_POST.name}]
+    rows = [row for row in table.rows if row.ranked and row.contender not in {*FLOORS, NO_POST.name}]
     rows = sorted((row for row in rows if percentile(row.ns, percent) is not None), key=lambda row: held(row, percent))
     sender = next((row for row in rows if is_sender(row.contender)), None)
     other = next((row for row in rows if not is_sender(row.contender)), None)
@@ -130,28 +131,34 @@ def standing(table: Table, percent: int) -> Standing | None:
 
 
 def of_run(run: Run) -> list[str]:
-    """Say where a Sender held its caller the shortest, and who told nobody of posts that went nowhere."""
-    tables = [table for table in run.tables if table.scenario.arrives]
-    said = [shortest(tables, percent) for percent in PERCENTILES] if tables else []
+    """Say where a Sender held its caller the shortest, and of whose posts that went nowhere nothing was said.
+
+    Message queues are measured among themselves: there is no Sender. Where nobody counted, nobody can be first.
+    """
+    tables = [table for table in run.tables if table.scenario.arrives and table.scenario.within != "queues"]
+    said = [text for percent in PERCENTILES if (text := shortest(tables, percent))]
+    said += [OF_TASK] if any(AIOHTTP.name in text for text in said) else []
     silent = [
         f"{row.contender} in {table.scenario.name} ({row.silent} of {row.made})"
         for table in run.tables
         for row in table.rows
         if row.silent
     ]
-    return said + ([f"Lost, and nobody was told: {listed(silent)}."] if silent else [])
+    return said + ([f"Lost, and neither the call nor any books said so: {listed(silent)}."] if silent else [])
 
 
 def shortest(tables: Sequence[Table], percent: int) -> str:
-    """Say in which scenarios a Sender was first."""
+    """Say in which scenarios a Sender was first; nothing where that is unknown in all of them."""
     standings = {table.scenario.name: standing(table, percent) for table in tables}
     known = [each for each in standings.values() if each]
+    if not known:
+        return ""
     behind = [each for each in known if not each.first]
     close = [each for each in known if each.first and each.by_chance]
     what = (
         f"a Sender held its caller the shortest at p{percent} in {len(known) - len(behind)} of {len(known)} scenarios"
     )
-    said = [f"{'Refuted' if behind else 'Confirmed' if known else 'Not measured'}: {what}"]
+    said = [f"{'Refuted' if behind else 'Confirmed'}: {what}"]
     said += [f"not in {listed(each.shown for each in behind)}"] if behind else []
     said += [f"too close, or too few rounds, to be sure in {listed(each.shown for each in close)}"] if close else []
     unknown = [name for name, each in standings.items() if each is None]

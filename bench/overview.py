@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from .columns import leaders
+from .columns import leaders, of_task
 from .contenders import KNOWN
 from .figures import NOTHING, show_time
 from .layout import fitting, grid, left, section
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table as Grid
 
-    from .results import Footprint, Row, Run, Table, Trace, Wire
+    from .results import Footprint, Run, Table, Trace, Wire
 
 # Scenarios that tell most, by their names: those of the README.
 TELLING = ("at-once", "after-200ms", "tls1.3", "far-tls1.3", "1MiB")
 TITLE = "at a glance: how long the caller is held, p50"
 OF_OVERVIEW = (
     "Green: the lowest p50 of those that lost nothing, the C programs aside, and whatever this run cannot tell from "
-    "it. ✗: something was lost, doubled, altered or raised; the latency is void. Where nothing can arrive ✗ says that "
-    "posts were lost and nobody was told. -: not measured there."
+    "it. ✗: something was lost, doubled, altered or raised, or the contender failed; the latency is void. Where nothing "
+    "can arrive ✗ says that posts were lost, and neither the call nor any books said so. -: not measured there."
 )
 OF_SYSCALLS = (
     "What most of some posts did. Left out: futex, by which the interpreter hands its lock over to the thread that was "
@@ -55,7 +55,8 @@ def overview(tables: Sequence[Table], width: int) -> list[RenderableType]:
         for number, name in enumerate(names):
             made.add_row(name, *(columns[index][number] for index in chosen))
         parts += [made, ""]
-    return [*parts[:-1], section(OF_OVERVIEW)]
+    every = [row for table in tables for row in table.rows]
+    return [*parts[:-1], section(" ".join([OF_OVERVIEW, *of_task(every)]))]
 
 
 def cell(table: Table, contender: str, best: set[str]) -> Text:
@@ -64,14 +65,9 @@ def cell(table: Table, contender: str, best: set[str]) -> Text:
     if row is None or not row.ns:
         return Text(NOTHING, style="dim")
     time = show_time(percentile(row.ns, 50))
-    if row.void or unheard(row):
+    if row.marked:
         return Text(f"{time}✗", style="red")
     return Text(time, style="green" if contender in best else "")
-
-
-def unheard(row: Row) -> bool:
-    """Whether posts were lost of which nobody was told, or were even promised, where nothing can arrive."""
-    return not row.arrives and bool(row.silent or row.broken_promises)
 
 
 def wire_table(wires: Sequence[Wire]) -> Grid:

@@ -10,6 +10,7 @@ import random
 import textwrap
 from typing import TYPE_CHECKING
 
+from .columns import of_task
 from .figures import show_percent, show_time, unit_of
 from .pictures import COLOURS, GREY, INK, VOID, by_family, colour, facts, family, save
 from .stats import percentile
@@ -37,10 +38,9 @@ MOST_TICKS = 4
 LETTERS = 17  # of the explanation, in an inch
 EXPLANATION = (
     "Each dot a post; black tick p50, with its figure; grey ticks p99 and p99.9, where there are posts enough for "
-    "them. Grey dots and ✗: void, as some were lost, doubled, altered or raised; beside it what arrived. Where nothing "
-    "can arrive, how long the caller was held, and ✗ where it was never told."
+    "them. Grey dots and ✗: void, as some were lost, doubled, altered or raised, or the contender failed; beside it what "
+    "arrived. Where nothing can arrive, how long the caller was held, and ✗ where neither the call nor any books said so."
 )
-OF_TASKS = " aiohttp, task: the making of the task alone; what its post costs is in the tables, as CPU."
 
 
 def draw(run: Run, path: Path, names: Sequence[str] = ()) -> None:
@@ -73,8 +73,8 @@ def caption(run: Run, figure: Figure, tables: Sequence[Table]) -> None:
     left = 0.1 / width
     title = "How long one POST holds its caller"
     figure.text(left, 1 - 0.22 / height, title, fontsize=14, fontweight="bold", va="center")
-    tasks = OF_TASKS if any(table.scenario.within == "asyncio" for table in tables) else ""
-    lines = [*textwrap.wrap(EXPLANATION + tasks, int(width * LETTERS)), facts(run.metadata)]
+    said = " ".join([EXPLANATION, *of_task(row for table in tables for row in table.rows)])
+    lines = [*textwrap.wrap(said, int(width * LETTERS)), facts(run.metadata)]
     figure.text(left, 0.1 / height, "\n".join(lines), fontsize=7.5, color="#555555")
 
 
@@ -113,29 +113,24 @@ def draw_table(table: Table, names: Sequence[str], axes: Axes, *, labelled: bool
         beside.set(rotation=90 if fits else 0, va="center", ha="center", fontsize=8, color=COLOURS[each])
 
 
-def void(row: Row) -> bool:
-    """Whether its latency says nothing; or, where nothing can arrive, that nobody was told so."""
-    return row.void or (not row.arrives and row.silent > 0)
-
-
 def draw_row(row: Row, height: int, axes: Axes) -> None:
     """One contender's dots, its percentiles, and on the right its p50."""
     jitter = random.Random(height)  # noqa: S311 - only spreads the dots
     dots = row.ns if len(row.ns) <= DOTS else jitter.sample(row.ns, DOTS)
     spread = [height + jitter.uniform(-HALF_STRIP, HALF_STRIP) for _ in dots]
-    shade = VOID if void(row) else colour(row.contender)
+    shade = VOID if row.marked else colour(row.contender)
     axes.scatter(dots, spread, s=3, color=shade, alpha=0.45, linewidths=0, rasterized=True)
     for percent, ink, width in ((50, "black", 1.8), (99, "#777777", 1.0), (99.9, "#777777", 1.0)):
         value = percentile(row.ns, percent)
         if value is not None:
             axes.vlines(value, height - HALF_STRIP - 0.08, height + HALF_STRIP + 0.08, color=ink, linewidth=width)
     said = show_time(percentile(row.ns, 50))
-    if void(row):
+    if row.marked:
         share = f" {show_percent(row.delivered, row.made)} %" if row.arrives and row.delivered is not None else ""
         said = f"✗{share} {said}"
     at = (0.995, height)
     made = axes.annotate(said, at, xycoords=("axes fraction", "data"), va="center", ha="right", fontsize=7)
-    made.set_color(GREY if void(row) else INK)
+    made.set_color(GREY if row.marked else INK)
 
 
 def label_axis(tables: Sequence[Table], axes: Axes) -> None:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .columns import leaders
+from .columns import leaders, of_task
 from .contenders import KNOWN
 from .figures import NOTHING, plural, show_percent, show_time
 from .matrix import Matrix
-from .overview import TELLING, unheard
+from .overview import TELLING
 from .pictures import by_family
 from .report import disturbed
 from .stats import percentile
@@ -80,11 +80,12 @@ def caller_block(run: Run, picture: str) -> str:
     note = (
         "p50 / p99 of how long the caller is held; -: too few posts for it, or not measured there. **Bold**: the "
         "lowest p50 of those that lost nothing, the C programs aside, and whatever this run cannot tell from it. ✗: "
-        "void, something was lost or raised; beside it how much arrived."
+        "void, something was lost or raised, or went wrong; beside it how much arrived."
     )
+    tasks = of_task(row for table in (*(telling or run.tables), *queues) for row in table.rows)
     noisy = [table.scenario.name for table in (*telling, *queues) if disturbed(table)]
     warning = [f"The machine was disturbed in {', '.join(noisy)}: these figures do not count."] if noisy else []
-    return "\n\n".join([*parts, *warning, f"{note} {made_with(run.metadata)}"])
+    return "\n\n".join([*parts, *warning, " ".join([note, *tasks, made_with(run.metadata)])])
 
 
 def caller_table(tables: Sequence[Table]) -> str:
@@ -105,7 +106,7 @@ def show_held(row: Row | None, *, best: bool) -> str:
     if row is None or not row.ns:
         return NOTHING
     p50, p99 = (show_time(percentile(row.ns, percent)) for percent in (50, 99))
-    if row.void or unheard(row):
+    if row.marked:
         share = "" if row.delivered is None else f"{show_percent(row.delivered, row.made)} %"
         return f"✗ {share} {p50}".replace("  ", " ")
     return f"**{p50}** / {p99}" if best else f"{p50} / {p99}"
@@ -197,7 +198,7 @@ def linked(contender: str) -> str:
 def made_with(metadata: Mapping[str, str]) -> str:
     """Return what a figure cannot be understood without."""
     facts = [metadata[name] for name in ("Python", "system", "processor") if name in metadata]
-    versions = [f"{name} {metadata[name]}" for name in ("rawfnf", "requests") if name in metadata]
+    versions = [f"{name} {metadata[name]}" for name in ("rawfnf", "commit", "requests") if name in metadata]
     command = f"`{metadata['command line']}`, " if "command line" in metadata else ""
     return f"({command}{', '.join([*facts, *versions, metadata.get('date', '')[:10]])}.)"
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from rich.console import Group
 from rich.text import Text
 
-from .columns import comparisons, comparisons_mean, leaders
+from .columns import comparisons, comparisons_mean, leaders, of_task
 from .contenders import CONTENDERS
 from .figures import NOTHING, show_left, show_memory, show_ratio, show_time
 from .layout import WIDE, grid, section
-from .overview import beside, overview, unheard, who
+from .overview import beside, overview, who
+from .scenarios import TOGETHER
 from .stats import not_ranked, percentile, uneven
 
 if TYPE_CHECKING:
@@ -38,13 +39,13 @@ LEGEND = (
     "p50 to max: how long the caller is held. CPU: user + system per call, median. ÷C: p50 ÷ the C socket loop's p50. "
     "trick÷: the requests trick's p50 ÷ this p50. thr, fd: threads and descriptors kept once all answers were "
     "given, a Sender's spares among them. -: not measured, or too few posts to say. ✗: something was lost, doubled, "
-    "altered or raised; the latency is void."
+    "altered or raised, or the contender failed; the latency is void."
 )
 OF_MEMORY = " memory: resident, after the last post minus after those to warm up; noisy by some 0.1M."
 OF_TOLD = (
     "Where nothing can arrive, the times are how long a caller was held. raised: the post said so itself. in its "
-    "books: a Sender's stats said so afterwards (unanswered, reset, held). NOTHING✗: the post went nowhere, and nobody "
-    "was told."
+    "books: a Sender's stats said so afterwards (unanswered, reset, held). NOTHING✗: the post went nowhere; the call said "
+    "nothing, nor did any books: at most there is a traceback on standard error, or in a log."
 )
 OF_BURSTS = (
     "{burst} posts back to back, each timed: the first finds the receiver asleep and pays for its wake-up (see p99), "
@@ -58,7 +59,7 @@ ELSEWHERE = (
     "memory and descriptors after many posts: --flat 100000; system calls: --syscalls; a fixed rate of posts: "
     "--open-loop; what arrives at real servers: python -m bench delivery"
 )
-CANNOT_TELL = """\
+CANNOT_TELL = f"""\
 - Loopback has no round trip and loses nothing; where a scenario names neither, add your own.
 - The receiver is a forgiving one: it reads what has arrived and does not take a FIN for a client that is gone. nginx, \
 Envoy, Puma, Go and others do, and lose requests that were delivered here: `python -m bench delivery` counts these.
@@ -68,12 +69,18 @@ work for both sides is in every row's time and CPU, and none of the receiver's o
 - C send, open is the C socket loop without what can be done ahead: the bare send() on an open connection. Nobody who \
 posts can be faster. Of a post now and then most of it is the wake-up of the receiver.
 - CPU is what the process used during the call. What a Sender does around its calls, and its thread at any time, is \
-told below its table. Each clock is read twice around the call, which adds up to a microsecond to every row.
-- Posts are made when the receiver has slept for 50 µs: one at a time, or a whole burst back to back. A Sender without \
+told below its table. So is the time that its caller gives it around each burst, by pump() and warm() ("held \
+besides"): it is in none of the percentiles. Each clock is read twice around the call, which adds up to a microsecond to every row.
+- Posts are made when the receiver has slept for 50 µs: one at a time, or a whole burst back to back. Not so with a \
+round trip, at a fixed rate, at a closed port, where posts may be held for seconds, and at brokers. A Sender without \
 a thread has had the time to open a connection for each of them by then; --open-loop does not wait for it. Nothing is \
 said about throughput.
 - This receiver lets connections be used again, and aiohttp and a Session do: where each is closed after its answer, \
 they cost more. rawfnf opens one for each post, everywhere.
+- Over TLS all contenders trust the receiver's certificate alone. That favours requests, which else loads certifi's \
+whole bundle.
+- Where there is a round trip, up to {TOGETHER} contenders post at the same time and share a core: milliseconds in the \
+tail may be a neighbour's.
 - Contenders have one core and the receiver another, where there are two; see the first post's time for what it costs \
 to come to a core whose caches are somebody else's."""
 
@@ -81,6 +88,7 @@ CANNOT_TELL_OF_ENDPOINT = """\
 - What arrived: nobody counted. A latency is void until you have counted at your end; each body has an id of its own, \
 from 0, once per contender.
 - Posts are few, from one place, one at a time: nothing is said about throughput or other hours of the day.
+- Nobody was warmed up: the slowest post (max) is the first one, in which modules are imported.
 - Names are resolved by each contender in its own way and are part of its time, except for the C socket loop's."""
 
 
@@ -144,7 +152,7 @@ def told_table(table: Table) -> Grid:
         told = (row.made, sum(row.errors.values()), row.doubted)
         silent = f"{row.silent}✗" if row.silent else "0"
         held = (show_time(percentile(row.ns, percent)) for percent in (50, 99, 100))
-        made.add_row(row.contender, *map(str, told), silent, *held, style="red" if unheard(row) else "")
+        made.add_row(row.contender, *map(str, told), silent, *held, style="red" if row.marked else "")
     return made
 
 
@@ -160,6 +168,8 @@ def remarks(table: Table) -> list[str]:
         found.append(f"DISTURBED: other processes used {table.others:.0%} of a core meanwhile. Run it again in quiet.")
     found += each("First post after others had the core, p50", table.rows, lambda row: p50_of(row.cold_ns))
     found += each("CPU around each call and in threads, p50", table.rows, lambda row: p50_of(row.aside_ns))
+    found += each("Held besides, around each burst, by pump(), warm() and the like, p50", table.rows, show_ready)
+    found += of_task(table.rows)
     found += [meaning] if (meaning := comparisons_mean(table.scenario)) else []
     if (burst := table.scenario.burst) > 1:
         found.append(OF_BURSTS.format(burst=burst))
@@ -184,6 +194,11 @@ def p50_of(samples: Sequence[int]) -> str:
     return show_time(median(samples)) if samples else ""
 
 
+def show_ready(row: Row) -> str:
+    """Return how long the caller was held around each burst, outside of the timed calls; nothing if it was not."""
+    return show_time(held) if row.ready_ns and (held := median(row.ready_ns)) > 0 else ""
+
+
 def show_uneven(row: Row) -> str:
     """Return the quartiles of its rounds' medians, if they are far apart."""
     quartiles = uneven(row)
@@ -194,7 +209,8 @@ def faults(row: Row) -> list[str]:
     """Return what went wrong in a row."""
     said = [row.note] if row.note else []
     said += [f"{row.lost} of {row.sent} lost"] if row.lost else []
-    said += [f"{row.silent} of {row.made} went nowhere, and nobody was told"] if unheard(row) and row.silent else []
+    if row.silent and not row.arrives:
+        said.append(f"{row.silent} of {row.made} went nowhere, and neither the call nor any books said so")
     said += [f"{row.twice} arrived twice"] if row.twice else []
     said += [f"{row.strange} bodies arrived that were not sent"] if row.strange else []
     said += [f"{row.broken_promises} of {row.promised} promised did not arrive"] if row.broken_promises else []

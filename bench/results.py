@@ -14,6 +14,8 @@ PROMISES = frozenset({"acked", "answered"})
 # What the books of a Sender call posts of which they do not say that they arrived. "closed_now" is not among these: it
 # is what a caller asked for who does not want to know.
 DOUBTS = ("unanswered", "reset", "held")
+# How the note of a row ends whose caller was held for longer than anybody waited: its time is true, but too short.
+LOWER_BOUND = "its time is a lower bound"
 
 
 class Row(NamedTuple):
@@ -52,24 +54,37 @@ class Row(NamedTuple):
         return 0 if self.delivered is None or not self.arrives else self.sent - self.delivered
 
     @property
+    def faulty(self) -> bool:
+        """Whether anything was lost, doubled, altered or raised."""
+        return bool(self.lost or self.twice or self.strange or self.errors)
+
+    @property
     def whole(self) -> bool:
-        """May its latency be ranked? With nothing lost, doubled, altered or raised, and only where posts can arrive."""
-        return self.arrives and bool(self.ns) and not (self.lost or self.twice or self.strange or self.errors)
+        """May its latency be compared? With no fault and no note, and only where posts can arrive."""
+        return self.arrives and bool(self.ns) and not (self.faulty or self.note)
+
+    @property
+    def ranked(self) -> bool:
+        """May it lead? Only if what arrived was counted, too."""
+        return self.whole and self.delivered is not None
 
     @property
     def void(self) -> bool:
-        """Whether its latency says nothing. Where nothing can arrive it says how long the caller was held."""
-        return self.arrives and not self.whole
+        """Whether its latency says nothing. Where nothing can arrive it says how long the caller was held.
+
+        A lower bound says something, though it cannot be compared.
+        """
+        return self.arrives and not self.whole and (self.faulty or not self.note.endswith(LOWER_BOUND))
+
+    @property
+    def marked(self) -> bool:
+        """Whether it gets a ✗: void, or, where nothing can arrive, posts of which nobody was told, or even promised."""
+        return self.void or (not self.arrives and bool(self.silent or self.broken_promises))
 
     @property
     def made(self) -> int:
         """Posts that were tried."""
         return self.sent + sum(self.errors.values())
-
-    @property
-    def told(self) -> dict[str, int]:
-        """What callers were told in the post itself: error, or that it was dropped -> how often."""
-        return self.errors
 
     @property
     def doubted(self) -> int:
@@ -78,7 +93,7 @@ class Row(NamedTuple):
 
     @property
     def silent(self) -> int:
-        """Posts that raised nothing, did not arrive, and are not doubted by any books: lost, and nobody is told.
+        """Posts that raised nothing, did not arrive, and are not doubted by any books: lost, and no call says so.
 
         The books do not say which posts they doubt. Each of these is taken for one that did not arrive: at least.
         """

@@ -15,7 +15,7 @@ from .outcome import outcome
 from .processes import ChildError
 from .progress import bar
 from .results import FAILED, OK, Run
-from .scenarios import EVERY_SCENARIO
+from .scenarios import EVERY_SCENARIO, SCENARIOS
 from .stage import built_floor, temporary_folder
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def run(options: Options) -> int:
 def compare(options: CallerOptions) -> int:
     """Measure what callers pay, or the one thing that was asked for instead."""
     if options.listing:
-        return show_list()
+        return show_list(every=options.every)
     if options.url is not None:
         return against_endpoint(options, options.url)
     if options.flat is not None:
@@ -55,11 +55,11 @@ def compare(options: CallerOptions) -> int:
     return finish(found, options)
 
 
-def show_list() -> int:
-    """Name what there is."""
+def show_list(*, every: bool) -> int:
+    """Name the scenarios of this command, and all contenders: --flat takes any of them."""
     console = Console()
     console.print("[bold]scenarios[/]")
-    for scenario in EVERY_SCENARIO:
+    for scenario in EVERY_SCENARIO if every else SCENARIOS:
         console.print(f"  {scenario.name:16} {scenario.title}", highlight=False, soft_wrap=True)
     console.print("[bold]contenders[/]")
     for contender in CONTENDERS:
@@ -87,7 +87,7 @@ def against_endpoint(options: CallerOptions, url: str) -> int:
         with bar(options.posts) as progress:
             progress.phase(target.host, options.posts)
             table = endpoint.measure(target, options.posts, program, chooser, progress.reach, every=options.every)
-    return finish(Run(metadata.collect(options.seed), [table], [], []), options)
+    return finish(Run(metadata.collect(options.seed), [table], [], [], missing=caller.missing([table])), options)
 
 
 def agreed() -> bool:

@@ -88,9 +88,9 @@ def uneven(row: Row) -> tuple[float, float] | None:
 
 def not_ranked(rows: Sequence[Row]) -> list[list[str]]:
     """Return the rows, by p50, that this run cannot rank with their neighbours: each chain of them by its names."""
-    measured = sorted((row for row in rows if row.ns), key=lambda row: median(row.ns))
-    chains = [[row.contender] for row in measured[:1]]
-    for one, other in pairwise(measured):
+    whole = sorted((row for row in rows if row.whole), key=lambda row: median(row.ns))
+    chains = [[row.contender] for row in whole[:1]]
+    for one, other in pairwise(whole):
         if equal(one, other):
             chains[-1].append(other.contender)
         else:

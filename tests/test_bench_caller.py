@@ -22,6 +22,7 @@ from bench.results import Row, Table
 from bench.scenarios import EVERY_SCENARIO, SUBSET, Scenario
 from bench.stage import lacks, open_bench
 from bench.ways import Span, Target, Way
+from tests.peers import let_pass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -134,7 +135,7 @@ def test_posts_at_a_fixed_rate_are_timed_from_when_they_were_to_begin() -> None:
 
 def test_who_looks_at_its_own_clock_is_late_at_a_fixed_rate_all_the_same() -> None:
     def post(_: Body) -> Span:
-        time.sleep(0.002)
+        let_pass(0.002)
         return Span(7, 3)
 
     caller_of_posts = worker.Caller(
@@ -157,7 +158,7 @@ def test_what_is_done_around_a_post_and_in_threads_is_told_once() -> None:
         thread.join()
 
     target = Target("http://127.0.0.1:9/", "127.0.0.1", 9, "/", tls=False, cafile=None)
-    made = worker.Caller(Way(post, lambda: time.sleep(0.02)), target).block(worker.Posts("json", 0), 1, 10**9)
+    made = worker.Caller(Way(post, lambda: let_pass(0.02)), target).block(worker.Posts("json", 0), 1, 10**9)
     assert made["cpu_ns"][0] >= 30_000_000
     assert made["aside_ns"][0] < 15_000_000
     assert made["ready_ns"][0] >= 20_000_000
