@@ -322,8 +322,9 @@ def connect(target: Target, context: ssl.SSLContext | None) -> socket.socket:
 
 def request_head(target: Target, kind: str, length: int) -> bytes:
     """Return a head with the fields that rawfnf sends as well."""
+    host = f"[{target.host}]" if ":" in target.host else target.host
     return (
-        f"POST {target.path} HTTP/1.1\r\nHost: {target.host}:{target.port}\r\nUser-Agent: bench\r\n"
+        f"POST {target.path} HTTP/1.1\r\nHost: {host}:{target.port}\r\nUser-Agent: bench\r\n"
         f"Content-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
     ).encode()
 

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 # Posts per second, all contenders together: a comparison, not a load test.
 RATE = 50
+# By their defaults.
 REDIRECTS = (
-    "requests, urllib3 and aiohttp follow a redirect whose answer comes in time, with one more request to wherever it "
+    "requests, urllib3 and aiohttp follow a redirect whose answer comes in time, by further requests to wherever it "
     "points; nobody else does."
 )
 
@@ -79,8 +80,8 @@ def plan(target: Target, posts: int, floor_program: Path | str, *, every: bool =
         f"random order, at most {RATE} a second. Each body is JSON, with a number of its own as id: "
         f"{json.dumps(payload(0))}.{form} These wait for each answer, rawfnf for up to {LINGER:g} s: {waiting}. The "
         "others end their connections early, or leave the answer to a thread, a task or a later call. Each Sender "
-        f"with a thread keeps up to {target.spares} more connections open meanwhile. {REDIRECTS} What arrives is not "
-        f"known here.{missing}"
+        f"with a thread keeps up to {target.spares} more connections open meanwhile, any other at most {target.burst}. "
+        f"{REDIRECTS} What arrives is not known here.{missing}"
     )
 
 

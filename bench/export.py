@@ -141,6 +141,7 @@ def known(make: Callable[..., Made], fields: Collection[str], found: Object) -> 
 def read_run(found: Object) -> Run:
     """Return what `caller` wrote."""
     lists: Object = {
+        "metadata": dict(found["metadata"]),
         "tables": [read_table(table) for table in found["tables"]],
         "footprints": [known(Footprint, Footprint._fields, each) for each in found["footprints"]],
         "goals": [known(Goal, Goal._fields, each) for each in found["goals"]],
@@ -159,8 +160,11 @@ def read_table(found: Object) -> Table:
 
 
 def read_row(found: Object) -> Row:
-    """Return one contender's samples; ValueError where these cannot belong to one another."""
-    row = known(Row, Row._fields, found)
+    """Return one contender's samples; ValueError or TypeError where these are none, or not of the same posts."""
+    row = known(Row, Row._fields, found | {name: dict(found.get(name, {})) for name in ("claims", "errors")})
+    for name in sorted(HELD | REST | {"rounds"}):
+        if not all(isinstance(each, int) for each in getattr(row, name)):
+            raise ValueError(f"{row.contender}: {name} are not all whole numbers")
     if len(row.rounds) != len(row.ns):
         raise ValueError(f"{row.contender}: {len(row.rounds)} rounds of {len(row.ns)} posts")
     # An archive may have kept a part of them.
@@ -171,10 +175,14 @@ def read_row(found: Object) -> Row:
 
 def read_matrix(found: Object) -> Matrix:
     """Return what `delivery` wrote."""
-    places = [known(Place, Place._fields, place) for place in found["places"]]
-    return known(
-        Matrix, Matrix._fields, found | {"places": places, "cells": [read_cell(cell) for cell in found["cells"]]}
-    )
+    if not (found["places"] and found["contenders"]):
+        raise ValueError("no place, or no contender")
+    lists: Object = {
+        "metadata": dict(found["metadata"]),
+        "places": [known(Place, Place._fields, place) for place in found["places"]],
+        "cells": [read_cell(cell) for cell in found["cells"]],
+    }
+    return known(Matrix, Matrix._fields, found | lists)
 
 
 def read_cell(found: Object) -> Cell:

@@ -15,6 +15,7 @@ import psutil
 
 from .lanes import held_by
 from .processes import ChildError
+from .results import LOWER_BOUND
 from .worker import Block
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Held:
         )
         lane.blocks.append((self.number, made))
         lane.next += 1
-        lane.failure = f"{told}, then ended: its time is a lower bound"
+        lane.failure = f"{told}, then ended: {LOWER_BOUND}"
 
 
 def cpu_of(lane: Lane) -> float:

@@ -27,8 +27,8 @@ TELLING = ("at-once", "after-200ms", "tls1.3", "far-tls1.3", "1MiB")
 TITLE = "at a glance: how long the caller is held, p50"
 OF_OVERVIEW = (
     "Green: the lowest p50 of those that lost nothing, the C programs aside, and whatever this run cannot tell from "
-    "it. ✗: something was lost, doubled, altered or raised, or the contender failed; the latency is void. Where nothing "
-    "can arrive ✗ says that posts were lost, and neither the call nor any books said so. -: not measured there."
+    "it. ✗: something was lost, doubled, altered or raised, or the contender failed; the latency is void. Where "
+    "nothing can arrive ✗ says that posts were lost, and neither the call nor any books said so. -: not measured there."
 )
 OF_SYSCALLS = (
     "What most of some posts did. Left out: futex, by which the interpreter hands its lock over to the thread that was "

@@ -38,8 +38,9 @@ MOST_TICKS = 4
 LETTERS = 17  # of the explanation, in an inch
 EXPLANATION = (
     "Each dot a post; black tick p50, with its figure; grey ticks p99 and p99.9, where there are posts enough for "
-    "them. Grey dots and ✗: void, as some were lost, doubled, altered or raised, or the contender failed; beside it what "
-    "arrived. Where nothing can arrive, how long the caller was held, and ✗ where neither the call nor any books said so."
+    "them. Grey dots and ✗: void, as some were lost, doubled, altered or raised, or the contender failed; beside it "
+    "what arrived. Where nothing can arrive, how long the caller was held, and ✗ where neither the call nor any books "
+    "said so."
 )
 
 
@@ -135,7 +136,7 @@ def draw_row(row: Row, height: int, axes: Axes) -> None:
 
 def label_axis(tables: Sequence[Table], axes: Axes) -> None:
     """Decades with their units, as far as the dots of any scenario go; on the right room for figures."""
-    ns = [each for table in tables for row in measured(table) for each in (min(row.ns), max(row.ns))]
+    ns = [max(1, each) for table in tables for row in measured(table) for each in (min(row.ns), max(row.ns))]
     low, high = min(ns) / MARGIN, max(ns) * MARGIN
     axes.set_xlim(low, high * (high / low) ** FIGURES)
     ticks = [10.0**power for power in DECADES if low <= 10.0**power <= high]

@@ -11,6 +11,7 @@ from .columns import leaders, of_task
 from .contenders import KNOWN
 from .figures import NOTHING, plural, show_percent, show_time
 from .matrix import Matrix
+from .outcome import outcome
 from .overview import TELLING
 from .pictures import by_family
 from .report import disturbed
@@ -85,7 +86,8 @@ def caller_block(run: Run, picture: str) -> str:
     tasks = of_task(row for table in (*(telling or run.tables), *queues) for row in table.rows)
     noisy = [table.scenario.name for table in (*telling, *queues) if disturbed(table)]
     warning = [f"The machine was disturbed in {', '.join(noisy)}: these figures do not count."] if noisy else []
-    return "\n\n".join([*parts, *warning, " ".join([note, *tasks, made_with(run.metadata)])])
+    said = "\n".join(f"- {line}" for line in outcome(run, None))
+    return "\n\n".join([*parts, *warning, " ".join([note, *tasks, made_with(run.metadata)]), said])
 
 
 def caller_table(tables: Sequence[Table]) -> str:
@@ -143,7 +145,8 @@ def delivery_block(matrix: Matrix, picture: str) -> str:
         "ran to its end with a part of a body."
     )
     image = f"![What arrives, by server and contender]({picture})"
-    return "\n\n".join([image, markdown(heads, lines), f"{note} {made_with(matrix.metadata)}"])
+    said = "\n".join(f"- {line}" for line in outcome(None, matrix))
+    return "\n\n".join([image, markdown(heads, lines), f"{note} {made_with(matrix.metadata)}", said])
 
 
 def closings_block(matrix: Matrix) -> str:

@@ -31,6 +31,9 @@ ONLY_WIDE = 90  # of these
 ERROR_LENGTH = 120
 # Of a core, by other processes: a quiet machine stays below a twentieth.
 DISTURBED = 0.1
+# Nanoseconds: below, it is the clock and an empty function.
+NOTICED = 10_000
+CPU_NOTICED = 1_000
 
 DELIVERED = (
     "delivered: bodies whole at the receiver with the right SHA-256 / posts that raised nothing, warm-up included. "
@@ -44,9 +47,10 @@ LEGEND = (
 OF_MEMORY = " memory: resident, after the last post minus after those to warm up; noisy by some 0.1M."
 OF_TOLD = (
     "Where nothing can arrive, the times are how long a caller was held. raised: the post said so itself. in its "
-    "books: a Sender's stats said so afterwards (unanswered, reset, held). NOTHING✗: the post went nowhere; the call said "
-    "nothing, nor did any books: at most there is a traceback on standard error, or in a log."
+    "books: a Sender's stats said so afterwards (unanswered, reset, held). NOTHING✗: the post went nowhere; the call "
+    "said nothing, nor did any books: at most there is a traceback on standard error, or in a log."
 )
+OF_READY = f"Held besides, around each burst, by pump(), warm() and the like, p50, from {NOTICED // 1000} µs on"
 OF_BURSTS = (
     "{burst} posts back to back, each timed: the first finds the receiver asleep and pays for its wake-up (see p99), "
     "the others only where they are slower than the receiver."
@@ -70,7 +74,8 @@ work for both sides is in every row's time and CPU, and none of the receiver's o
 posts can be faster. Of a post now and then most of it is the wake-up of the receiver.
 - CPU is what the process used during the call. What a Sender does around its calls, and its thread at any time, is \
 told below its table. So is the time that its caller gives it around each burst, by pump() and warm() ("held \
-besides"): it is in none of the percentiles. Each clock is read twice around the call, which adds up to a microsecond to every row.
+besides"): it is in none of the percentiles. Each clock is read twice around the call, which adds up to a microsecond \
+to every row.
 - Posts are made when the receiver has slept for 50 µs: one at a time, or a whole burst back to back. Not so with a \
 round trip, at a fixed rate, at a closed port, where posts may be held for seconds, and at brokers. A Sender without \
 a thread has had the time to open a connection for each of them by then; --open-loop does not wait for it. Nothing is \
@@ -88,7 +93,7 @@ CANNOT_TELL_OF_ENDPOINT = """\
 - What arrived: nobody counted. A latency is void until you have counted at your end; each body has an id of its own, \
 from 0, once per contender.
 - Posts are few, from one place, one at a time: nothing is said about throughput or other hours of the day.
-- Nobody was warmed up: the slowest post (max) is the first one, in which modules are imported.
+- Nobody was warmed up: max is mostly the first post, which imports modules and loads what the others find there.
 - Names are resolved by each contender in its own way and are part of its time, except for the C socket loop's."""
 
 
@@ -167,8 +172,10 @@ def remarks(table: Table) -> list[str]:
     if disturbed(table):
         found.append(f"DISTURBED: other processes used {table.others:.0%} of a core meanwhile. Run it again in quiet.")
     found += each("First post after others had the core, p50", table.rows, lambda row: p50_of(row.cold_ns))
-    found += each("CPU around each call and in threads, p50", table.rows, lambda row: p50_of(row.aside_ns))
-    found += each("Held besides, around each burst, by pump(), warm() and the like, p50", table.rows, show_ready)
+    found += each(
+        "CPU around each call and in threads, p50", table.rows, lambda row: noticed(row.aside_ns, CPU_NOTICED)
+    )
+    found += each(OF_READY, table.rows, lambda row: noticed(row.ready_ns, NOTICED))
     found += of_task(table.rows)
     found += [meaning] if (meaning := comparisons_mean(table.scenario)) else []
     if (burst := table.scenario.burst) > 1:
@@ -194,9 +201,9 @@ def p50_of(samples: Sequence[int]) -> str:
     return show_time(median(samples)) if samples else ""
 
 
-def show_ready(row: Row) -> str:
-    """Return how long the caller was held around each burst, outside of the timed calls; nothing if it was not."""
-    return show_time(held) if row.ready_ns and (held := median(row.ready_ns)) > 0 else ""
+def noticed(samples: Sequence[int], least: int) -> str:
+    """Return their median; nothing below the least that is more than the clocks' own."""
+    return p50_of(samples) if samples and median(samples) >= least else ""
 
 
 def show_uneven(row: Row) -> str:

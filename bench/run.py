@@ -103,8 +103,8 @@ def finish(done: Run, options: CallerOptions) -> int:
     if path:
         export.write(done, path)
     report.show(done, console)
-    if options.every:
-        console.print(*outcome(done, None), sep="\n", highlight=False)
+    for line in outcome(done, None) if options.every else []:
+        console.print(line, highlight=False)
     if picture:
         plot.draw(done, picture)
     if options.every:

@@ -220,6 +220,7 @@ def test_what_would_be_sent_to_a_users_endpoint_is_told_in_full() -> None:
     assert all(known.name in plan for known in able)
     assert "C socket loop (missing: no C here)" in plan
     assert f"for up to {LINGER:g} s: rawfnf answered; HTTPHandler." in plan
+    assert "requests, urllib3 and aiohttp follow a redirect" in plan
     few = endpoint.contenders_for(target, "no C here")
     assert {NOW, TRICK} < set(few) < set(able)
     assert NO_POST not in able

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from bench import footprint, syscalls, wire
-from bench.contenders import AIO_SENDER, AIOHTTP, FLOOR, NOW, SENDER, SENDER_NOW, SENDER_THREAD, TRICK
+from bench.contenders import AIO_SENDER, AIOHTTP, FLOOR, NOW, RABBITMQ, SENDER, SENDER_NOW, SENDER_THREAD, TRICK
 from bench.lanes import Lane, held_by, row_of
 from bench.matrix import Cell, Matrix
 from bench.measure import Measurement
@@ -237,8 +237,8 @@ def test_where_nothing_arrives_a_row_is_neither_void_nor_ranked_and_times_what_r
         row = row_of(lane, None, cold_posts=0, arrives=False)
         unaware = row_of(lane, None, cold_posts=0)
     assert (row.whole, row.void) == (False, False)
-    assert len(row.ns) == row.made == sum(row.told.values()) == 10
-    assert all("refused" in error for error in row.told)
+    assert len(row.ns) == row.made == sum(row.errors.values()) == 10
+    assert all("refused" in error for error in row.errors)
     assert row.silent == 0
     assert unaware.void
     assert not unaware.ns
@@ -321,11 +321,22 @@ def test_that_a_sender_holds_its_caller_the_shortest_is_confirmed_or_refuted_by_
     assert p50 == "Confirmed: a Sender held its caller the shortest at p50 in 3 of 3 scenarios."
     assert "in 2 of 2 scenarios" in p99
     assert "unknown, for want of a Sender or of posts, in few" in p99
-    assert silent == "Lost, and nobody was told: rawfnf now in lossy (1 of 100)."
+    assert silent == "Lost, and neither the call nor any books said so: rawfnf now in lossy (1 of 100)."
     slow = Table(Scenario("slow", ""), [row(SENDER.name, 2000), row(TRICK.name, 1000)])
     p50, _ = outcome(Run({}, [near, slow], [], []), None)
     assert p50.startswith("Refuted: a Sender held its caller the shortest at p50 in 1 of 2 scenarios; not in slow")
     assert "requests trick 1.00µs, Sender 2.00µs" in p50
+
+
+def test_who_failed_or_was_not_counted_is_not_first_and_of_queues_and_endpoints_nothing_is_said() -> None:
+    failed = row(TRICK.name, 1)._replace(note="exited with 1")
+    uncounted = row(NOW.name, 2)._replace(delivered=None)
+    near = Table(Scenario("near", ""), [row(SENDER.name, 10), failed, uncounted])
+    assert all(said.startswith("Confirmed") for said in outcome(Run({}, [near], [], []), None))
+    queues = Table(Scenario("queues", "", within="queues"), [row(RABBITMQ.name, 10)])
+    assert not outcome(Run({}, [queues], [], []), None)
+    endpoint = Table(Scenario("url", ""), [row(SENDER.name, 10)._replace(delivered=None)])
+    assert not outcome(Run({}, [endpoint], [], []), None)
 
 
 def test_where_no_network_can_be_made_each_contender_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 import pytest
 from rich.console import Console
 
-from bench import export, readme, redraw
-from bench.columns import fastest, leaders
-from bench.contenders import CONTENDERS, FLOORS, KNOWN, NOW, OURS, SENDER, TRICK
+from bench import export, options, readme, redraw, run
+from bench.columns import OF_TASK, fastest, leaders
+from bench.contenders import AIOHTTP, CONTENDERS, FLOORS, KNOWN, NOW, OURS, SENDER, TRICK
 from bench.figures import show_percent
 from bench.matrix import Cell, Matrix, Place
-from bench.results import FAILED, OK, Footprint, Goal, Row, Run, Table, Trace, Wire
-from bench.scenarios import SCENARIOS, Scenario
+from bench.results import FAILED, LOWER_BOUND, OK, Footprint, Goal, Row, Run, Table, Trace, Wire
+from bench.scenarios import EVERY_SCENARIO, SCENARIOS, Scenario
+from bench.stats import not_ranked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -224,6 +225,46 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path, capsys: pytest.Capture
     assert "nowhere.json" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("rounds", []), ("cpu_ns", []), ("ns", ["1"] * 40), ("cold_ns", [None]), ("claims", None), ("errors", "none")],
+)
+def test_a_row_whose_values_do_not_belong_together_is_told(name: str, content: object, tmp_path: Path) -> None:
+    found = export.to_json(a_run(40, SCENARIOS[:1]))
+    found["tables"][0]["rows"][0][name] = content
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(found), encoding="utf-8")
+    with pytest.raises(export.UnreadableError, match=r"run\.json"):
+        export.read(path)
+
+
+def test_an_unknown_kind_of_caller_and_empty_lists_are_shown_and_drawn(tmp_path: Path) -> None:
+    found = export.to_json(a_run(40, SCENARIOS[:2]))
+    found["tables"][0]["scenario"]["within"] = "weather"
+    found["tables"][1]["rows"] = []
+    found["footprints"][0]["import_ns"] = []
+    path = tmp_path / "run.json"
+    for first in range(3):
+        path.write_text(json.dumps(found | {"tables": found["tables"][first:]}), encoding="utf-8")
+        assert redraw.report_files([path], tmp_path) == OK
+
+
+def test_samples_are_not_written_where_their_picture_goes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in RUNS:
+        with pytest.raises(SystemExit):
+            options.parse([command, "--json", str(tmp_path / "x.SVG")])
+        assert "--plot" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("command", "known"), [([], SCENARIOS), (["caller"], EVERY_SCENARIO)])
+def test_only_the_scenarios_of_a_command_are_listed(
+    command: list[str], known: tuple[Scenario, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run.run(options.parse([*command, "--list"])) == OK
+    named = capsys.readouterr().out.partition("contenders\n")[0].splitlines()[1:]
+    assert [line.split()[0] for line in named] == [scenario.name for scenario in known]
+
+
 def test_a_file_of_another_version_is_read_without_what_is_not_known_here(tmp_path: Path) -> None:
     found = export.to_json(a_run(40, SCENARIOS[:1]))
     found["tables"][0]["scenario"]["weather"] = "fair"
@@ -261,6 +302,27 @@ def test_rows_that_cannot_be_told_apart_lead_together() -> None:
     assert leaders([*rows, slow]) == {NOW.name, SENDER.name}
 
 
+def test_who_failed_is_void_and_a_lower_bound_is_not_but_neither_leads_nor_does_who_was_not_counted() -> None:
+    slow = a_row(SENDER.name, random.Random(1), 1e6)
+    quick = a_row(NOW.name, random.Random(2), 1e3)
+    failed, bound = (quick._replace(note=note) for note in ("exited with 1", f"held for 12 s: {LOWER_BOUND}"))
+    assert (failed.void, bound.void) == (True, False)
+    for row in (failed, bound, quick._replace(delivered=None)):
+        assert leaders([row, slow]) == {SENDER.name}
+        assert leaders([row]) == set()
+    assert not_ranked([failed, quick._replace(contender=TRICK.name)]) == []
+
+
+def test_what_a_caller_spends_around_its_posts_and_what_a_task_is_are_told() -> None:
+    rows = [a_row(name, random.Random(1), 1e6, 60) for name in (SENDER.name, AIOHTTP.name, NOW.name)]
+    rows[0], rows[2] = rows[0]._replace(ready_ns=[2_000_000] * 3), rows[2]._replace(ready_ns=[0, 0, 9])
+    run = a_run(20, ())._replace(tables=[Table(SCENARIOS[0], rows)])
+    text = " ".join(shown(run).split())
+    assert "around each burst, by pump(), warm() and the like, p50, from 10 µs on: Sender 2.00ms." in text
+    assert OF_TASK in text
+    assert OF_TASK in readme.blocks(run, "x.png")["caller"]
+
+
 def nowhere() -> Table:
     """Return a scenario in which nothing can arrive: one raises, one has books, one is told nothing."""
     scenario = Scenario("black-hole", "SYNs are dropped", arrives=False)
@@ -277,7 +339,7 @@ def test_where_nothing_can_arrive_it_is_shown_who_was_told_and_after_how_long() 
     table = nowhere()
     assert fastest(table.rows) == ""
     text = shown(a_run(20, ())._replace(tables=[table, table]))
-    assert f"{NOW.name}: 5 of 5 went nowhere, and nobody was told" in text
+    assert f"{NOW.name}: 5 of 5 went nowhere, and neither the call nor any books said so" in text
     assert f"{TRICK.name}: 5 raised ConnectTimeout" in text
     rows = [line.split() for line in text.splitlines() if line.startswith((NOW.name, SENDER.name, TRICK.name))]
     assert ["rawfnf", "now", "5", "0", "0", "5✗", "2.00s", "-", "2.00s"] in rows
