@@ -61,10 +61,10 @@ class Size(NamedTuple):
 
 
 SIZES = (
-    Size(100, 12, 0.004),
-    Size(64 << 10, 4, 0.006),
-    Size(1 << 20, 2, 0.02),
-    Size(8 << 20, 2, 0.06),
+    Size(100, 8, 0.003),
+    Size(64 << 10, 4, 0.004),
+    Size(1 << 20, 2, 0.01),
+    Size(8 << 20, 2, 0.03),
 )
 
 
@@ -211,7 +211,7 @@ def send(posters: Posters, contender: Contender, order: Order, arrivals: Arrival
     """Let one contender post, to a server that has done with those before."""
     before = arrivals.cut()
     posted = posters.post(contender, order)
-    arrivals.settle({post.number for post in order.posts}, BETWEEN)
+    arrivals.settle({post.number for post in order.posts}, BETWEEN, again=0.0)
     return Sent(contender, order.target.path, order.posts, posted, arrivals.cut() - before)
 
 

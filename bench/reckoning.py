@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # Seconds of nothing new until that is taken for all there will be, several times what the slowest handler works; and
 # that a server may take for all.
-QUIET, SETTLING = 1.0, 30.0
+QUIET, SETTLING = 0.5, 30.0
 # Seconds that all get which arrived once, to arrive twice.
 AGAIN = 0.15
 POLL = 0.02
@@ -80,14 +80,14 @@ class Arrivals:
         body = content(post.number, post.size, form)
         return self.handled()[post.number] == [Handled(len(body), hashlib.sha256(body).hexdigest())]
 
-    def settle(self, numbers: AbstractSet[int], quiet: float = QUIET) -> None:
-        """Wait until all have arrived and nothing has twice, or until nothing new has for a while."""
+    def settle(self, numbers: AbstractSet[int], quiet: float = QUIET, again: float = AGAIN) -> None:
+        """Wait until nothing new has arrived for a while: for a shorter one, once all have."""
         limit = time.monotonic() + SETTLING
         changed, before = time.monotonic(), -1
         while time.monotonic() < min(limit, changed + quiet):
             counts = self.counts()
             if numbers <= counts.keys():
-                quiet = min(quiet, AGAIN)
+                quiet = min(quiet, again)
             if (now := sum(counts.values())) != before:
                 changed, before = time.monotonic(), now
             time.sleep(POLL)

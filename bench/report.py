@@ -31,9 +31,8 @@ ONLY_WIDE = 90  # of these
 ERROR_LENGTH = 120
 # Of a core, by other processes: a quiet machine stays below a twentieth.
 DISTURBED = 0.1
-# Nanoseconds: below, it is the clock and an empty function.
-NOTICED = 10_000
-CPU_NOTICED = 1_000
+# Nanoseconds, of time and of CPU: below, it is the clock and an empty function.
+NOTICED, CPU_NOTICED = 10_000, 1_000
 
 DELIVERED = (
     "delivered: bodies whole at the receiver with the right SHA-256 / posts that raised nothing, warm-up included. "

@@ -39,6 +39,8 @@ LATE = 0.1  # seconds, see Site
 # Where Debian and others keep servers: not on every user's PATH.
 ELSEWHERE = ("/usr/sbin", "/usr/local/sbin")
 POLL = 0.01
+# Seconds in which a server is to end by itself.
+GRACE = 0.5
 # Below those that systems give to who asks for any port, or connects (Linux: from 32768, others: from 49152): one of
 # these might be taken before the server that it is meant for has started.
 PORTS, PORTS_TRIED = range(10_000, 32_000), 100
@@ -168,7 +170,7 @@ def end(process: subprocess.Popen[bytes], stop: signal.Signals) -> None:
         if process.poll() is None:
             process.send_signal(stop)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(PATIENCE / 10)
+                process.wait(GRACE)
     finally:  # whoever is interrupted once more leaves nothing running either
         if sys.platform == "win32":
             process.kill()  # it knows no sessions
