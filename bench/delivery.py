@@ -3,7 +3,7 @@
 Theory of operation. Each server is started afresh for each transport, and first has to pass ordinary exchanges: what
 fails there says nothing about closing. Then the contenders post, one after the other in random order, bodies of all
 sizes in random order, at a fixed rate as those of many users are: who is held up by one post does not spare the server
-the next. Half of the posts are answered at once, half after some work. When all have posted, and the server has had the
+the next. Half of the posts are answered after some work, then half at once. When all have posted, and the server has had the
 time to finish, the lines that its handlers left are compared with what was sent.
 
 Each contender has one process for the whole run, see poster.py; nothing is pinned to a core.
@@ -88,12 +88,15 @@ class Campaign(NamedTuple):
         return Order(target, spot.server.form, self.plan(spot, first))
 
     def plan(self, spot: Spot, first: int) -> list[Planned]:
-        """Return the posts of a cell, in random order; even numbers are answered at once, odd ones late."""
+        """Return the posts of a cell; even numbers are answered at once, odd ones late.
+
+        In random order, but the late ones first: so the server has done with them soon after the last one.
+        """
         allowed = spot.server.sizes
         wanted = [size for size in self.sizes if not allowed or size.bytes in allowed for _ in range(size.posts)]
         planned = [Planned(first + index, size.bytes, round(size.apart * 1e9)) for index, size in enumerate(wanted)]
         self.random.shuffle(planned)
-        return planned
+        return sorted(planned, key=lambda post: post.number % 2 == 0)
 
     def may_post(self, contender: Contender, spot: Spot) -> bool:
         """Whether a contender can post there: over TLS, and what the server takes."""
