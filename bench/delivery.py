@@ -3,8 +3,8 @@
 Theory of operation. Each server is started afresh for each transport, and first has to pass ordinary exchanges: what
 fails there says nothing about closing. Then the contenders post, one after the other in random order, bodies of all
 sizes in random order, at a fixed rate as those of many users are: who is held up by one post does not spare the server
-the next. Half of the posts are answered after some work, then half at once. When all have posted, and the server has had the
-time to finish, the lines that its handlers left are compared with what was sent.
+the next. Half of the posts are answered after some work, then half at once. When all have posted, and the server has
+had the time to finish, the lines that its handlers left are compared with what was sent.
 
 Each contender has one process for the whole run, see poster.py; nothing is pinned to a core.
 """
