@@ -31,7 +31,7 @@ class Transport(NamedTuple):
 NEAR = (Transport("plain"), Transport("TLS 1.2", "1.2"), Transport("TLS 1.3", "1.3"))
 FAR = (Transport("plain, 20 ms", None, 0.02), Transport("TLS 1.3, 20 ms", "1.3", 0.02))
 # A round trip takes its time in every post: a few servers stand for the others.
-ALSO_FAR = {"nginx": FAR, "Node": FAR[1:], "uvicorn h11": FAR[1:], "HAProxy": FAR[1:]}
+ALSO_FAR = {"nginx": FAR, "Node": FAR[1:]}
 
 # What CI has not: Debian's packages that are not worth their time there.
 OUTSIDE_CI = frozenset(
