@@ -13,12 +13,18 @@ import sys
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rawfnf import __version__
 
 from .contenders import CONTENDERS
 from .processes import ROOT
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Options that name a file.
+WHERE_TO = ("--json", "--plot")
 # Whatever a contender needs, and what these stand on.
 PACKAGES = sorted(
     {"h11", "requests", "urllib3", "certifi"}
@@ -31,7 +37,7 @@ def collect(seed: int) -> dict[str, str]:
     found = importlib.util.find_spec("urllib3")
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command line": shlex.join(["python", "-m", "bench", *sys.argv[1:]]),
+        "command line": shlex.join(["python", "-m", "bench", *telling(sys.argv[1:])]),
         "seed": str(seed),
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -43,6 +49,16 @@ def collect(seed: int) -> dict[str, str]:
         # niquests puts urllib3-future in urllib3's place, and requests then runs on that.
         "urllib3's file": found.origin if found and found.origin else "missing",
     }
+
+
+def telling(arguments: Sequence[str]) -> list[str]:
+    """Return them without those that say where the results go: that is nobody else's affair."""
+    kept = list(arguments)
+    for option in WHERE_TO:
+        while option in kept:
+            place = kept.index(option)
+            del kept[place : place + 2]
+    return [each for each in kept if not each.startswith(tuple(f"{option}=" for option in WHERE_TO))]
 
 
 def commit() -> str:

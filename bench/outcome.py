@@ -14,7 +14,7 @@ from .figures import show_time
 from .stats import SIGNIFICANT, chance, percentile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from .matrix import Cell, Matrix
     from .results import Row, Run, Table
@@ -115,12 +115,12 @@ def held(row: Row, percent: int) -> float:
     return float("inf") if found is None else found
 
 
-def standing(table: Table, percent: int) -> Standing | None:
+def standing(table: Table, percent: int, aside: Collection[str] = ()) -> Standing | None:
     """Compare within one scenario, among those that lost nothing; None where no Sender made enough posts for that.
 
-    The programs in C are no contenders: they know nothing of HTTP.
+    The programs in C are no contenders: they know nothing of HTTP. Those `aside` are left out as well.
     """
-    rows = [row for row in table.rows if row.ranked and row.contender not in {*FLOORS, NO_POST.name}]
+    rows = [row for row in table.rows if row.ranked and row.contender not in {*FLOORS, NO_POST.name, *aside}]
     rows = sorted((row for row in rows if percentile(row.ns, percent) is not None), key=lambda row: held(row, percent))
     sender = next((row for row in rows if is_sender(row.contender)), None)
     other = next((row for row in rows if not is_sender(row.contender)), None)
@@ -137,7 +137,10 @@ def of_run(run: Run) -> list[str]:
     """
     tables = [table for table in run.tables if table.scenario.arrives and table.scenario.within != "queues"]
     said = [text for percent in PERCENTILES if (text := shortest(tables, percent))]
-    said += [OF_TASK] if any(AIOHTTP.name in text for text in said) else []
+    if any(AIOHTTP.name in text for text in said):
+        said.append(OF_TASK)
+        rest = (shortest(tables, percent, (AIOHTTP.name,)) for percent in PERCENTILES)
+        said += [f"Without {AIOHTTP.name}: {text[0].lower()}{text[1:]}" for text in rest if text]
     silent = [
         f"{row.contender} in {table.scenario.name} ({row.silent} of {row.made})"
         for table in run.tables
@@ -147,9 +150,9 @@ def of_run(run: Run) -> list[str]:
     return said + ([f"Lost, and neither the call nor any books said so: {listed(silent)}."] if silent else [])
 
 
-def shortest(tables: Sequence[Table], percent: int) -> str:
+def shortest(tables: Sequence[Table], percent: int, aside: Collection[str] = ()) -> str:
     """Say in which scenarios a Sender was first; nothing where that is unknown in all of them."""
-    standings = {table.scenario.name: standing(table, percent) for table in tables}
+    standings = {table.scenario.name: standing(table, percent, aside) for table in tables}
     known = [each for each in standings.values() if each]
     if not known:
         return ""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from rich.console import Console
 
-from bench import export, options, readme, redraw, run
+from bench import export, metadata, options, readme, redraw, run
 from bench.columns import OF_TASK, fastest, leaders
 from bench.contenders import AIOHTTP, CONTENDERS, FLOORS, KNOWN, NOW, OURS, SENDER, TRICK
 from bench.figures import show_percent
@@ -450,3 +450,8 @@ def test_the_readmes_tables_are_those_of_the_run_that_is_kept(kind: str) -> None
         assert readme.marked(name, block) in text, (
             f"python -m bench report {path} --keep {path.parent} --readme README.md"
         )
+
+
+def test_the_command_line_is_told_without_the_places_of_its_files() -> None:
+    given = ["caller", "--json", "here.json", "--scenario", "rate", "--plot=there.svg"]
+    assert metadata.telling(given) == ["caller", "--scenario", "rate"]
