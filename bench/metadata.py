@@ -47,7 +47,7 @@ def collect(seed: int) -> dict[str, str]:
         "commit": commit(),
         **{name: version(name) for name in PACKAGES},
         # niquests puts urllib3-future in urllib3's place, and requests then runs on that.
-        "urllib3's file": found.origin if found and found.origin else "missing",
+        "urllib3's file": within(found.origin) if found and found.origin else "missing",
     }
 
 
@@ -59,6 +59,12 @@ def telling(arguments: Sequence[str]) -> list[str]:
             place = kept.index(option)
             del kept[place : place + 2]
     return [each for each in kept if not each.startswith(tuple(f"{option}=" for option in WHERE_TO))]
+
+
+def within(file: str) -> str:
+    """Return where a module is within this environment; what lies elsewhere in full."""
+    path = Path(file)
+    return str(path.relative_to(sys.prefix)) if path.is_relative_to(sys.prefix) else file
 
 
 def commit() -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
+import tempfile
 import time
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, NamedTuple
@@ -182,13 +184,20 @@ def reason(sent: Sent, log: Sequence[str], *, shared: bool = False) -> str:
     mine = [] if shared else [line for line in log if names(line, sent.path)]
     bad = [line for line in mine if " 200 " not in line and '"status":200' not in line]
     if bad:
-        return bad[0].strip()[:LINE_LENGTH]
+        return quoted(bad[0])
     said = (
         "its log names no request" if shared else f"its log has {len(mine)} lines for {len(sent.posted['ns'])} requests"
     )
     broken = next((line for line in log if BROKEN.search(line)), "")
     none = f"{said}, none of which tells of a loss" if mine else said
-    return f"{none}; of some request: {broken.strip()[:LINE_LENGTH]}" if broken else none
+    return f"{none}; of some request: {quoted(broken)}" if broken else none
+
+
+def quoted(line: str) -> str:
+    """Return a line's beginning, without where things are on this machine."""
+    for prefix in (sys.prefix, sys.base_prefix, tempfile.gettempdir()):
+        line = line.replace(prefix, "…")
+    return line.strip()[:LINE_LENGTH]
 
 
 def names(line: str, path: str) -> bool:
