@@ -86,7 +86,7 @@ def test_a_server_that_fails_at_ordinary_exchanges_or_to_start_is_told_and_not_m
     found, cells = measured([Spot(each, PLAIN) for each in (*made, missing)], [NOW])
     assert cells == []
     assert [place.note for place in found] == [
-        "failed: an ordinary request of 100 bytes was answered 501",
+        "failed: an ordinary request of 1048576 bytes was answered 501",
         "failed: server ended (1): no such thing",
         "missing: no-such-program not found (install it somehow)",
     ]
