@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from bench.payload import Body
 
+pytestmark = pytest.mark.campaign
+
 RESOLV_CONF = Path("/etc/resolv.conf")
 NOW, ANSWERED, SENDER, TRICK, AIO_POST = "rawfnf now", "rawfnf answered", "Sender", "requests trick", "aio.post"
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from bench.scenarios import TLSVersion
     from bench.servers.base import Running, Server
 
+pytestmark = pytest.mark.campaign
+
 VERSIONS: tuple[TLSVersion | None, ...] = (None, "1.2", "1.3")
 PLACES = [(server, tls) for server in COLLECTORS for tls in VERSIONS if server.tls or tls is None]
 

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from bench.contenders import Contender
     from bench.stage import Bench
 
+pytestmark = pytest.mark.campaign
+
 ETH_P_ALL = 3  # linux/if_ether.h
 OUTGOING = 4  # linux/if_packet.h
 TCP = 6

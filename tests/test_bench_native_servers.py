@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from bench.scenarios import TLSVersion
 
+pytestmark = pytest.mark.campaign
+
 SERVERS = {server.name: server for server in NATIVE}
 # TLS 1.2 of two stands for that of the others: by options of its own, and by OpenSSL's configuration.
 PLACES: list[tuple[str, TLSVersion | None]] = [

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from bench.scenarios import TLSVersion
 
+pytestmark = pytest.mark.campaign
+
 SERVERS = {server.name: server for server in PROXIES}
 # TLS 1.2 of two stands for that of the others.
 PLACES: list[tuple[str, TLSVersion | None]] = [

@@ -14,6 +14,8 @@ from tests.rows import MIB, line, started, validate
 if TYPE_CHECKING:
     from bench.scenarios import TLSVersion
 
+pytestmark = pytest.mark.campaign
+
 SERVERS = {server.name: server for server in PYTHON}
 KIB_100, MIB_8 = 100 << 10, 8 * MIB
 # TLS 1.2 of two stands for that of the others: one by OpenSSL's configuration, one by a context of our own.

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from bench.brokers import Broker
     from bench.ways import Target, Way
 
+pytestmark = pytest.mark.campaign
+
 ROOT = Path(__file__).parent.parent
 POSTS = 40
 # Posts, and is gone: without a flush, without an interpreter that ends in order.
