@@ -47,11 +47,16 @@ def ends(talk: Talk) -> None:
         talk.half_close()
 
 
-def says(answer: bytes) -> Script:
-    """Read a whole request, send these bytes, and close as `Connection: close` asks."""
+def says(answer: bytes, *, after: float = 0.0) -> Script:
+    """Read a whole request, send these bytes, and close as `Connection: close` asks.
+
+    A probe judges by time what comes "much sooner": where that matters, the answer comes `after` so many seconds that
+    a busy machine's delays are small beside them.
+    """
 
     def script(talk: Talk) -> None:
         talk.receive_request()
+        talk.dawdle(after)
         if talk.whole:
             talk.send(answer)
             ends(talk)
@@ -147,6 +152,7 @@ def test_no_idle_connection_is_opened_unasked(recorder: Recorder) -> None:
 
 
 def test_who_keeps_everything_is_called_so(recorder: Recorder) -> None:
+    recorder.script = says(NO_CONTENT, after=0.1)
     probe = probed(recorder)
     assert probe.addresses == (probe.address,) == (recorder.address,)
     assert probe.round_trip is not None
@@ -242,12 +248,7 @@ def test_an_answer_before_our_end_says_nothing_of_it() -> None:
 
 
 def test_an_answer_much_sooner_than_usual_is_distrusted(recorder: Recorder) -> None:
-    def takes_its_time(talk: Talk) -> None:
-        talk.receive_request()
-        talk.dawdle(0.1)
-        talk.send(OK)
-
-    recorder.script = in_turn(takes_its_time, says(OK))
+    recorder.script = in_turn(says(NO_CONTENT, after=0.3), says(OK))
     probe = probed(recorder, attempts=1, idle=0)
     assert probe.now is not None
     assert (probe.now.answered, probe.now.possible) == (1, False)
@@ -314,6 +315,7 @@ def test_a_refusal_beside_idle_connections_is_not_said_to_be_their_doing(recorde
 
 
 def test_a_unix_socket_has_no_round_trip(unix_recorder: Recorder) -> None:
+    unix_recorder.script = says(NO_CONTENT, after=0.1)
     probe = probed(unix_recorder)
     assert (probe.address, probe.round_trip, probe.status) == (unix_recorder.address, None, 204)
     assert f'connect_to="{unix_recorder.address}"' in (probe.code or "")
@@ -469,6 +471,7 @@ def test_what_speaks_no_http1_cannot_be_sent_to(peer: Recorder, said: bytes, *, 
 
 
 def test_tls_is_told_with_its_tickets(tls_recorder: Recorder, tls_version: ssl.TLSVersion) -> None:
+    tls_recorder.script = says(NO_CONTENT, after=0.1)
     probe = probed(tls_recorder)
     assert probe.tls is not None
     assert probe.now is not None
@@ -649,6 +652,7 @@ def test_the_line_to_paste_is_python(peer: Recorder) -> None:
     ],
 )
 def test_how_much_may_be_lost_unseen_is_told_by_numbers(recorder: Recorder, attempts: int, said: str) -> None:
+    recorder.script = says(NO_CONTENT, after=0.3 / attempts)
     probe = probed(recorder, attempts=attempts, idle=0)
     assert any(note.startswith(f"what is rare: {said}; more attempts") for note in probe.unseen)
 
@@ -678,6 +682,7 @@ def test_the_report_fits_80_columns_but_for_code(peer: Recorder) -> None:
 
 
 def test_the_report_says_what_its_words_stand_for(recorder: Recorder) -> None:
+    recorder.script = says(NO_CONTENT, after=0.3)
     lines = _advice.report(probed(recorder, attempts=1)).splitlines()
     row = lines.index("closing=    its values, and how the request fared with each:")
     ways = [line.split()[0] for line in lines[row + 1 : lines.index("", row)] if line[2] != " "]
