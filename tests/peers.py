@@ -229,7 +229,12 @@ class Talk:
         let_pass(seconds)
 
     def half_close(self) -> None:
-        self.socket.shutdown(socket.SHUT_WR)
+        """Send FIN; a client whose RST came first has ended it all."""
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:
+                raise
 
     def say_goodbye(self) -> None:
         """Send close_notify, and no FIN."""

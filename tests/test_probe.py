@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import itertools
 import os
@@ -41,12 +40,6 @@ LENGTH = b"Content-Length: 0\r\nConnection: close\r\n\r\n"
 WHOLE = b"HTTP/1.1 200 OK\r\n" + LENGTH
 
 
-def ends(talk: Talk) -> None:
-    """Half-close, if the client has not gone."""
-    with contextlib.suppress(OSError):
-        talk.half_close()
-
-
 def says(answer: bytes, *, after: float = 0.0) -> Script:
     """Read a whole request, send these bytes, and close as `Connection: close` asks.
 
@@ -59,7 +52,7 @@ def says(answer: bytes, *, after: float = 0.0) -> Script:
         talk.dawdle(after)
         if talk.whole:
             talk.send(answer)
-            ends(talk)
+            talk.half_close()
 
     return script
 
@@ -85,7 +78,7 @@ def answers_the_patient(talk: Talk) -> None:
     talk.receive_request()
     if talk.whole and not talk.ends_within(0.15):  # an acknowledgement may take 40 ms (linux: TCP_DELACK_MIN)
         talk.send(OK)
-    ends(talk)
+    talk.half_close()
 
 
 def posts(peer: Recorder, number: int) -> list[Talk]:
@@ -117,7 +110,7 @@ def test_a_half_close_is_what_the_closing_itself_puts_on_the_wire(peer: Recorder
         if next(number) == turn:
             talk.receive_to_end()
             talk.send(OK)
-            ends(talk)
+            talk.half_close()
         else:
             says(OK)(talk)
 
@@ -235,7 +228,7 @@ def test_an_answer_before_our_end_says_nothing_of_it() -> None:
         talk.send(OK)
         talk.dawdle(0.1)  # all is in the client's kernel, and cannot be acknowledged yet
         talk.receive_to_end()
-        ends(talk)
+        talk.half_close()
 
     with recording(receive_buffer=NARROW) as peer:
         peer.script = in_turn(says(OK), closes_without_answer, answers_before_it_reads)
@@ -262,7 +255,7 @@ def test_whether_it_closes_behind_its_answer_is_told(recorder: Recorder, after: 
         talk.send(OK)
         if after is not None:
             talk.dawdle(after)
-            ends(talk)
+            talk.half_close()
 
     recorder.script = answers_and_closes
     assert probed(recorder, attempts=1, idle=0).closes is closes
