@@ -26,13 +26,12 @@ PERCENTILES = (50, 99)
 
 def is_sender(name: str) -> bool:
     """Whether it posts by a Sender, of whatever kind."""
-    known = KNOWN.get(name)
-    return known is not None and known.family == "rawfnf" and ("Sender" in name or "Handler" in name)
+    return name in KNOWN and KNOWN[name].sender != ""
 
 
 def waits_for_answers(name: str) -> bool:
     """Whether it is a Sender that closes when the server has answered, which is what a Sender does by default."""
-    return is_sender(name) and not any(closing in name for closing in ("now", "acked"))
+    return name in KNOWN and KNOWN[name].sender == "answered"
 
 
 def outcome(run: Run | None, matrix: Matrix | None) -> list[str]:
