@@ -1271,7 +1271,14 @@ def test_at_exit_the_answers_to_what_is_held_are_waited_for(
 
 FORKS = """
 async def main():
-    under_way = asyncio.ensure_future(rawfnf.aio.post(url, b"under way", closing="answered", linger=60))
+    begun = asyncio.Event()
+
+    def body():
+        yield b"under way"
+        begun.set()  # what is left to send goes in the same step
+
+    under_way = asyncio.ensure_future(rawfnf.aio.post(url, body(), closing="answered", linger=60))
+    await begun.wait()  # nothing below need ever let it begin
     async with rawfnf.aio.Sender(url, spares=2) as sender:
         await sender.warm()
         await sender.post(b"before")
