@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from tests.peers import Recorder
 
 ROOT = Path(__file__).parent.parent
-SECONDS = 55
+SECONDS = 110
 NOWHERE = Target("http://127.0.0.1:9/", "127.0.0.1", 9, "/", tls=False, cafile=None)
 BY_THREAD = {SENDER_THREAD.name, POST_HANDLER.name}
 WITH_BOOKS = {SENDER.name, AIO_SENDER.name, *BY_THREAD}

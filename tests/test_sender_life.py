@@ -467,12 +467,15 @@ os.waitpid(child, 0)
 @either
 @unix
 def test_what_is_held_at_a_fork_is_the_parents_to_wait_for(start: Start, peer: Recorder, *, background: bool) -> None:
-    peer.script = answers_who_waits
-    told = start(FORKS_WHILE_HOLDING, peer, "answered", background=background).end()
-    assert told[:4] == [EMPTY, EMPTY | {"posted": 1, "held": 1}, answered(1), "closed"]
+    with answering_when_told(peer) as told:
+        program = start(FORKS_WHILE_HOLDING, peer, "answered", background=background)
+        assert (program.hear(), program.hear()) == (EMPTY, EMPTY | {"posted": 1, "held": 1})
+        told.set()
+        behind = program.end()
+    assert behind[:2] == [answered(1), "closed"]
     assert_arrived(peer, b"held")
-    assert len(told) == 5, "what was closed before the fork stays closed"
-    assert "is closed" in told[4]
+    assert len(behind) == 3, "what was closed before the fork stays closed"
+    assert "is closed" in behind[2]
 
 
 # The GIL is held over this fork(), and none of Python's hooks run: so do a C library's threads, or gRPC's.
