@@ -272,8 +272,9 @@ def test_a_pools_workers_flush_their_senders_when_they_end(
 
 
 AWAITS = """
-import asyncio
+import asyncio, logging
 from rawfnf import aio
+logging.getLogger("asyncio").setLevel(logging.ERROR)  # and not that a callback takes long: this machine may be busy
 async def post(number):
     global sender
     sender = aio.Sender(url, ssl_context=context, spares=1)
