@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
-from .contenders import AIOHTTP, FLOOR, FLOORS, HTTP_HANDLER, TRICK
+from .contenders import AIOHTTP, CONTENDERS, FLOOR, FLOORS, HTTP_HANDLER, TRICK
 from .figures import NOTHING, show_ratio, show_time
 from .stats import equal, overlap, percentile, ratio
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 OF_TASK = (
     f"{AIOHTTP.name}: its p50 is only the making of a task. The post is made later, in the loop that the caller runs."
 )
+# The programs in C know nothing of TLS: what it costs is seen beside them.
+OF_PLAIN = "Over plain TCP beside TLS, too, to compare with: {names}."
 MEANINGS: dict[Within, str] = {
     "": "",
     "asyncio": (
@@ -101,6 +103,9 @@ def comparisons_mean(scenario: Scenario) -> str:
     return MEANINGS.get(scenario.within, "")
 
 
-def of_task(rows: Iterable[Row]) -> list[str]:
-    """Say what the task's p50 is, if it is among these."""
-    return [OF_TASK] if any(row.contender == AIOHTTP.name and row.ns for row in rows) else []
+def misread(tables: Iterable[Table]) -> list[str]:
+    """Say of which rows of these the figures look like something that they are not."""
+    shown = {(row.contender, bool(table.scenario.tls)) for table in tables for row in table.rows if row.ns}
+    found = [OF_TASK] if {(AIOHTTP.name, False), (AIOHTTP.name, True)} & shown else []
+    plain = [known.name for known in CONTENDERS if not known.speaks_tls and (known.name, True) in shown]
+    return [*found, *([OF_PLAIN.format(names="; ".join(plain))] if plain else [])]

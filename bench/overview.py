@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from .columns import leaders, of_task
+from .columns import leaders, misread
 from .contenders import KNOWN
 from .figures import NOTHING, show_time
 from .layout import fitting, grid, left, section
@@ -55,8 +55,7 @@ def overview(tables: Sequence[Table], width: int) -> list[RenderableType]:
         for number, name in enumerate(names):
             made.add_row(name, *(columns[index][number] for index in chosen))
         parts += [made, ""]
-    every = [row for table in tables for row in table.rows]
-    return [*parts[:-1], section(" ".join([OF_OVERVIEW, *of_task(every)]))]
+    return [*parts[:-1], section(" ".join([OF_OVERVIEW, *misread(tables)]))]
 
 
 def cell(table: Table, contender: str, best: set[str]) -> Text:

@@ -10,7 +10,7 @@ import random
 import textwrap
 from typing import TYPE_CHECKING
 
-from .columns import of_task
+from .columns import misread
 from .figures import show_percent, show_time, unit_of
 from .pictures import COLOURS, GREY, INK, VOID, by_family, colour, facts, family, save
 from .stats import percentile
@@ -74,7 +74,7 @@ def caption(run: Run, figure: Figure, tables: Sequence[Table]) -> None:
     left = 0.1 / width
     title = "How long one POST holds its caller"
     figure.text(left, 1 - 0.22 / height, title, fontsize=14, fontweight="bold", va="center")
-    said = " ".join([EXPLANATION, *of_task(row for table in tables for row in table.rows)])
+    said = " ".join([EXPLANATION, *misread(tables)])
     lines = [*textwrap.wrap(said, int(width * LETTERS)), facts(run.metadata)]
     figure.text(left, 0.1 / height, "\n".join(lines), fontsize=7.5, color="#555555")
 

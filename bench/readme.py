@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .columns import leaders, of_task
+from .columns import leaders, misread
 from .contenders import KNOWN
 from .figures import NOTHING, plural, show_percent, show_time
 from .matrix import Matrix
@@ -83,11 +83,11 @@ def caller_block(run: Run, picture: str) -> str:
         "lowest p50 of those that lost nothing, the C programs aside, and whatever this run cannot tell from it. ✗: "
         "void, something was lost or raised, or went wrong; beside it how much arrived."
     )
-    tasks = of_task(row for table in (*(telling or run.tables), *queues) for row in table.rows)
     noisy = [table.scenario.name for table in (*telling, *queues) if disturbed(table)]
     warning = [f"The machine was disturbed in {', '.join(noisy)}: these figures do not count."] if noisy else []
     said = "\n".join(f"- {line}" for line in outcome(run, None))
-    return "\n\n".join([*parts, *warning, " ".join([note, *tasks, made_with(run.metadata)]), said])
+    beside = " ".join([note, *misread([*(telling or run.tables), *queues]), made_with(run.metadata)])
+    return "\n\n".join([*parts, *warning, beside, said])
 
 
 def caller_table(tables: Sequence[Table]) -> str:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Group
 from rich.text import Text
 
-from .columns import comparisons, comparisons_mean, leaders, of_task
-from .contenders import CONTENDERS
+from .columns import comparisons, comparisons_mean, leaders, misread
 from .figures import NOTHING, show_left, show_memory, show_ratio, show_time
 from .layout import WIDE, grid, section
 from .overview import beside, overview, who
@@ -175,12 +174,10 @@ def remarks(table: Table) -> list[str]:
         "CPU around each call and in threads, p50", table.rows, lambda row: noticed(row.aside_ns, CPU_NOTICED)
     )
     found += each(OF_READY, table.rows, lambda row: noticed(row.ready_ns, NOTICED))
-    found += of_task(table.rows)
+    found += misread([table])
     found += [meaning] if (meaning := comparisons_mean(table.scenario)) else []
     if (burst := table.scenario.burst) > 1:
         found.append(OF_BURSTS.format(burst=burst))
-    plain = [known.name for known in CONTENDERS if table.scenario.tls and not known.speaks_tls]
-    found += [f"Over plain TCP, to compare with: {'; '.join(plain)}."] if any(map(table.row, plain)) else []
     found += [f"{row.contender}: {'; '.join(said)}." for row in table.rows if (said := faults(row))]
     found += each("Receipts and stats said", table.rows, show_claims)
     found += each("Noisy, half of its rounds had their median outside of", table.rows, show_uneven)
