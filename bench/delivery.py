@@ -15,7 +15,7 @@ import http.client
 import json
 import subprocess
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -241,7 +241,8 @@ def exchange(target: Target, body: bytes, clients: End) -> int:
         else http.client.HTTPConnection(target.host, target.port, timeout=EXCHANGE)
     )
     try:
-        with clients.entered():
+        # Who refuses early may close while we send; its answer is there to be read all the same.
+        with clients.entered(), suppress(BrokenPipeError, ConnectionResetError):
             connection.request("POST", target.path, body)
         answer = connection.getresponse()
         answer.read()
