@@ -18,6 +18,7 @@ import errno
 import hashlib
 import http.server
 import queue
+import random
 import socket
 import ssl
 import struct
@@ -166,7 +167,9 @@ class Talk:
         try:
             if not self.handshaken:
                 tls.do_handshake()
-                self.handshaken, self.tls_version = True, tls.version()
+                self.tls_version = tls.version()
+                self._flush()
+                self.handshaken = True  # behind its tickets: who waits for it finds them in its own kernel
             while plain := tls.read(_READ):
                 self._take(plain)
             self.close_notify = True
@@ -414,11 +417,28 @@ def server_context(authority: Any, version: ssl.TLSVersion, *names: str) -> ssl.
 # --- peers that are not there ---------------------------------------------------------------------------------------
 
 
+# Below those that kernels give away by themselves (Linux: from 32768, others: from 49152), and the bench's (PORTS).
+_NOBODYS = range(2_000, 10_000)
+
+
 def refusing_port() -> int:
-    """Return a port of 127.0.0.1 where nothing listens: the kernel gave it away just now, and goes round."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    """Return a port of 127.0.0.1 where nothing listens, and which no kernel gives to any other test's peer.
+
+    One of its own choice it may well give away again at once: Linux draws lots, from some 7,000.
+    """
+    for port in random.sample(_NOBODYS, 100):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError(f"100 ports from {_NOBODYS.start} to {_NOBODYS.stop - 1} are in use")
+
+
+@contextlib.contextmanager
+def kept_address() -> Iterator[tuple[str, int]]:
+    """Yield an address that nobody else is given, also while no peer of the test's own listens there."""
+    with socket.socket() as place:  # bound, and never listening
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        place.bind(("127.0.0.1", 0))
+        yield place.getsockname()
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -898,13 +899,19 @@ def answers_when(event: threading.Event) -> Script:
 
 
 def test_without_background_nothing_happens_before_it_is_asked_for(loop: Loop, recorder: Recorder) -> None:
-    with gate() as answers:
-        recorder.script = answers_when(answers)
+    with gate() as answers, gate() as answered:
+
+        def script(talk: Talk) -> None:
+            answers_when(answers)(talk)
+            answered.set()
+
+        recorder.script = script
 
         async def main() -> None:
             async with aio.Sender(recorder.url, spares=1, background=False) as sender:
                 assert await sender.post(b"1")
                 answers.set()
+                await when(answered.is_set, "the answer is in our kernel")
                 await asyncio.sleep(LOOK)
                 assert (len(recorder.talks), account(sender).held) == (1, 1)
                 assert await loop.left() == []
@@ -927,13 +934,16 @@ def test_pump_tells_when_it_wants_to_be_called_again(loop: Loop, recorder: Recor
     async def main() -> None:
         async with aio.Sender(recorder.url, linger=0.05, background=False) as sender:
             assert await sender.pump() is None
+            began = time.monotonic()
             await sender.post(b"x")
             pause = await sender.pump()
-            assert pause is not None
-            assert 0 < pause <= 0.05
             while account(sender).held:
-                await asyncio.sleep(pause or 0)
+                assert pause is not None
+                assert 0 <= pause <= 0.05
+                assert time.monotonic() + pause >= began + 0.05
+                await asyncio.sleep(pause)
                 pause = await sender.pump()
+            assert time.monotonic() >= began + 0.05
             assert account(sender).unanswered == 1
             assert pause is None
 

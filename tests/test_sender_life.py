@@ -365,6 +365,8 @@ sender = make()
 poster = threading.Thread(target=sender.post, args=(bytes(range(256)) * 65536,))
 poster.start()
 hear()  # the server has the head, and reads no more of it
+while background and not sender.stats.held:  # the rest is with the thread: post() is about to return
+    time.sleep(0.001)
 child = os.fork()
 if child == 0:
     tell(sender.stats)
@@ -442,7 +444,7 @@ def test_a_post_that_forks_in_the_middle_goes_on_in_the_parent_and_fails_in_the_
 
 
 FORKS_WHILE_HOLDING = """
-sender = make(closing=arguments[0])
+sender = make(closing=arguments[0], linger=20)
 sender.post(b"held")
 child = os.fork()
 if child == 0:
@@ -467,15 +469,22 @@ os.waitpid(child, 0)
 @either
 @unix
 def test_what_is_held_at_a_fork_is_the_parents_to_wait_for(start: Start, peer: Recorder, *, background: bool) -> None:
-    with answering_when_told(peer) as told:
+    with gate() as child_gone:
+
+        def script(talk: Talk) -> None:
+            talk.receive_request()
+            assert child_gone.wait(PATIENCE)
+            answers_who_waits(talk)
+
+        peer.script = script
         program = start(FORKS_WHILE_HOLDING, peer, "answered", background=background)
-        assert (program.hear(), program.hear()) == (EMPTY, EMPTY | {"posted": 1, "held": 1})
-        told.set()
-        behind = program.end()
-    assert behind[:2] == [answered(1), "closed"]
+        assert [program.hear(), program.hear()] == [EMPTY, EMPTY | {"posted": 1, "held": 1}]
+        child_gone.set()
+        told = program.end()
+    assert told[:2] == [answered(1), "closed"]
     assert_arrived(peer, b"held")
-    assert len(behind) == 3, "what was closed before the fork stays closed"
-    assert "is closed" in behind[2]
+    assert len(told) == 3, "what was closed before the fork stays closed"
+    assert "is closed" in told[2]
 
 
 # The GIL is held over this fork(), and none of Python's hooks run: so do a C library's threads, or gRPC's.
@@ -1054,7 +1063,7 @@ def test_many_forgotten_senders_leave_no_memory(recorder: Recorder, *, backgroun
     before = parts()
     assert len(warnings_of(lambda: forget_ten(recorder, background=background), expected=10)) == 10
     until(lambda: not background_threads(), "the end of the threads")
-    assert parts() == before
+    until(lambda: parts() == before, "all of them are collected, unless another thread is at it")
 
 
 def test_a_sender_that_was_closed_or_never_used_is_forgotten_in_silence(
@@ -1139,18 +1148,23 @@ def leave(count):
         os.close(descriptor)
     resource.setrlimit(resource.RLIMIT_NOFILE, (free[-1], hard))
 def attempt(call):
-    try:
-        return call()
-    except rawfnf.ConnectError as error:
-        assert error.errno == errno.EMFILE and "out of descriptors" in str(error), error
-        return "out"
+    while True:
+        try:
+            return call()
+        except rawfnf.ConnectError as error:
+            if error.errno == errno.ETIMEDOUT:  # the server was slow: that tells nothing
+                continue
+            assert error.errno == errno.EMFILE and "out of descriptors" in str(error), error
+            return "out"
 with make() as first:  # loads modules: they are files
     first.post(b"first")
 for count in range(10):
-    with make(spares=1, timeout=0.2) as sender:
+    with make(spares=1, timeout=20) as sender:
         leave(count)
         posted = attempt(lambda: sender.post(b"tight"))
+        sender._pool._timeout = 0.2  # where descriptors are wanting, warm() takes all of it
         warm = attempt(sender.warm)
+        sender._pool._timeout = 20
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         sender.post(b"wide")
         sender.warm()
