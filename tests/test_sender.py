@@ -1237,10 +1237,9 @@ def test_now_is_closed_by_post_itself(sender: Make, peer: Recorder, *, backgroun
 def test_when_too_many_are_held_the_oldest_is_closed_after_timeout(sender: Make, peer: Recorder) -> None:
     peer.script = never_answers
     for background in (False, True):
-        made = sender(peer, max_held=2, timeout=PATIENCE, background=background)
+        made = sender(peer, max_held=2, timeout=1.0, background=background)
         made.post(b"1")
         made.post(b"2")
-        made._pool._timeout = 0.05  # for its place; once it has that, a handshake may take its time
         started = time.monotonic()
         assert made.post(b"3")
         assert 1.0 <= time.monotonic() - started < 1.0 + LATE
@@ -1385,7 +1384,7 @@ def test_pump_wants_to_be_called_when_linger_is_over(
     sender: Make, listen: Listen, go: threading.Event, *, closing: str, spares: int
 ) -> None:
     peer = listen(receive_buffer=NARROW, script=reads_once(go))
-    made = sender(peer, closing=closing, background=False, linger=0.5, spares=spares)
+    made = sender(peer, closing=closing, background=False, linger=0.1, spares=spares)
     made.warm()
     started = time.monotonic()
     made.post(UNACKED)
@@ -1778,16 +1777,9 @@ def test_beyond_64_mib_a_post_waits_until_there_is_room(
     assert [talk.body_length for talk in peer.talks] == [len(body)] * 2
 
 
-def allow(made: AnySender, seconds: float) -> None:
-    """Let posts have this `timeout` from now on: what came before, such as a handshake, has had the peer's time."""
-    (made._sender if isinstance(made, AwaitedSender) else made)._timeout = seconds
-
-
 def test_beyond_64_mib_a_post_waits_no_longer_than_timeout(sender: Make, peer: Recorder, go: threading.Event) -> None:
     peer.script = FirstWait(peer, 1, go)
-    made = sender(peer, spares=1, background=True, timeout=PATIENCE)
-    warmed(made, peer, 1)
-    allow(made, 0.2)
+    made = sender(peer, background=True, timeout=1.0)
     started = time.monotonic()
     with pytest.raises(SendError) as caught:
         made.post(ENDLESS)
@@ -1802,20 +1794,16 @@ def test_beyond_64_mib_a_post_waits_no_longer_than_timeout(sender: Make, peer: R
 def test_a_deadline_while_the_background_sends_is_unanswered_and_looks_like_no_end(
     sender: Make, peer: Recorder, go: threading.Event
 ) -> None:
-    peer.script = FirstWait(peer, 9, go)
-    options: dict[str, Any] = {"spares": 1, "background": True, "timeout": PATIENCE}
-    made = [sender(peer, closing=closing, **options) for closing in ("now", "acked", "answered")]
+    peer.script = FirstWait(peer, 3, go)
+    made = [sender(peer, background=True, timeout=1.0, closing=closing) for closing in ("now", "acked", "answered")]
     for each in made:
-        each.warm()
-        allow(each, 0.2)
         assert each.post(LARGE)
     for each in made:
         until(lambda each=each: not each.stats.held, "the deadline")  # type: ignore[misc]
         assert account(each) == {"posted": 1, "unanswered": 1}
     go.set()
-    until(lambda: sum(talk.end is not None for talk in requests(peer)) == len(made), "their ends")
-    for talk in requests(peer):
-        assert_cut_off(talk)
+    for _ in made:
+        assert_cut_off(peer.next())
 
 
 @pytest.mark.parametrize("spares", [0, 1])
@@ -1914,16 +1902,10 @@ def test_what_has_waited_on_a_spare_is_seen_to_its_end(
 
 
 def test_a_stream_is_waited_for_by_post_itself(sender: Make, peer: Recorder, go: threading.Event) -> None:
-    def body() -> Iterator[bytes]:
-        yield SMALL
-        (connection,) = made._pool._in_hand  # it has shaken hands, and sent this
-        connection.deadline = time.monotonic() + 0.1
-        yield from pieces_of(ENDLESS, [])
-
     peer.script = FirstWait(peer, 1, go)
-    made = sender(peer, background=True, timeout=PATIENCE)
+    made = sender(peer, background=True, timeout=1.0)
     with pytest.raises(SendError):
-        made.post(body())
+        made.post(pieces_of(ENDLESS, []))
     go.set()
     assert_cut_off(peer.next())
     assert account(made) == {"failed": 1}
@@ -2179,11 +2161,9 @@ def test_no_request_byte_leaves_before_the_certificate_is_verified(
 ) -> None:
     context = server_context(trustme.CA(), tls_version)
     peer = listen(context=context, script=never_answers)
-    made = sender(peer, spares=1, timeout=PATIENCE, ssl_context=trusting)
+    made = sender(peer, spares=1, timeout=2.0, ssl_context=trusting)  # warm() takes all of it
     with pytest.raises(ConnectError, match="certificate not trusted") as caught:
         made.post(SMALL)
-    until(lambda: made._pool.last_failure, "a spare's, in the background")
-    made._pool._timeout = 0.5  # which warm() takes all of
     assert isinstance(caught.value.__cause__, ssl.SSLCertVerificationError)
     with pytest.raises(ConnectError, match="certificate not trusted"):
         made.warm()
