@@ -18,7 +18,7 @@ import trustme
 import rawfnf
 import rawfnf.aio
 from bench.network import missing, network
-from tests.peers import AF_UNIX, HttpServer, Recorder, recording, server_context, until
+from tests.peers import AF_UNIX, HttpServer, Recorder, recording, release_ports, server_context, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,6 +70,7 @@ def _nothing_left() -> Iterator[None]:
     """Fail a test that leaves a thread or a descriptor behind: autouse, so it looks after all others have gone."""
     threads, before = set(threading.enumerate()), descriptors()
     yield
+    release_ports()
 
     def left() -> list[str]:
         opened = [what for number, what in descriptors().items() if before.get(number) != what]

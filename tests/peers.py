@@ -18,7 +18,6 @@ import errno
 import hashlib
 import http.server
 import queue
-import random
 import socket
 import ssl
 import struct
@@ -92,6 +91,7 @@ class Talk:
         self.tls_error: ssl.SSLError | None = None
         self.tls_version: str | None = None
         # The recorder's.
+        self.turn = 0  # in the order of accept(): the threads of two connections may overtake each other
         self.error: BaseException | None = None  # what the script raised
         self.done = threading.Event()
         self._keep = keep
@@ -207,7 +207,12 @@ class Talk:
         if self._tls is None:
             return self._send_raw(data)
         self.shake_hands()
-        self._tls.write(data)
+        if not self.handshaken:  # the client has ended first
+            return False
+        try:
+            self._tls.write(data)
+        except ssl.SSLEOFError:  # behind an end without close_notify OpenSSL writes nothing more
+            return False
         return self._flush()
 
     def _flush(self) -> bool:
@@ -379,6 +384,7 @@ class Recorder:
                     continue
                 return
             talk = Talk(sock, client, self._context, keep=self._keep)
+            talk.turn = len(self.talks)
             self.talks.append(talk)
             self._accepted.put(talk)
             self._start(self._follow, talk)
@@ -417,28 +423,27 @@ def server_context(authority: Any, version: ssl.TLSVersion, *names: str) -> ssl.
 # --- peers that are not there ---------------------------------------------------------------------------------------
 
 
-# Below those that kernels give away by themselves (Linux: from 32768, others: from 49152), and the bench's (PORTS).
-_NOBODYS = range(2_000, 10_000)
+_silent: list[socket.socket] = []
 
 
 def refusing_port() -> int:
-    """Return a port of 127.0.0.1 where nothing listens, and which no kernel gives to any other test's peer.
+    """Return a port of 127.0.0.1 where nothing listens, and which the kernel gives to nobody until the test's end.
 
-    One of its own choice it may well give away again at once: Linux draws lots, from some 7,000.
+    It is bound, and does not listen: one that was closed again may be the next that some other test listens on. Who
+    asks for this very port, with SO_REUSEADDR, gets it all the same.
     """
-    for port in random.sample(_NOBODYS, 100):
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
-    raise AssertionError(f"100 ports from {_NOBODYS.start} to {_NOBODYS.stop - 1} are in use")
+    sock = socket.socket()
+    _silent.append(sock)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(("127.0.0.1", 0))
+    port: int = sock.getsockname()[1]
+    return port
 
 
-@contextlib.contextmanager
-def kept_address() -> Iterator[tuple[str, int]]:
-    """Yield an address that nobody else is given, also while no peer of the test's own listens there."""
-    with socket.socket() as place:  # bound, and never listening
-        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        place.bind(("127.0.0.1", 0))
-        yield place.getsockname()
+def release_ports() -> None:
+    """Give refusing_port()'s back."""
+    while _silent:
+        _silent.pop().close()
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rawfnf.cli import main
-from tests.peers import TOO_LARGE
+from tests.peers import TOO_LARGE, refusing_port
 
 if TYPE_CHECKING:
     import trustme
@@ -44,12 +44,6 @@ def rawfnf(*arguments: str, stdin: bytes = b"", **variables: str) -> subprocess.
         check=False,
     )
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
-
-
-def refused_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
 
 
 def sent(recorder: Recorder, *arguments: str, stdin: bytes = b"") -> Talk:
@@ -215,7 +209,7 @@ def test_write_out_json_tells_machines_the_receipt(recorder: Recorder) -> None:
 
 
 def test_write_out_json_tells_machines_the_error() -> None:
-    done = rawfnf("post", f"http://127.0.0.1:{refused_port()}/", "-w", "json")
+    done = rawfnf("post", f"http://127.0.0.1:{refusing_port()}/", "-w", "json")
     told = json.loads(done.stdout)
     assert (done.returncode, told["exit_status"], told["error"], told["phase"]) == (7, 7, "ConnectError", "connect")
     assert told["errno"] == errno.ECONNREFUSED
@@ -255,7 +249,7 @@ def test_bad_arguments_are_named_and_exit_with_2(
 
 def test_every_failure_has_curls_number() -> None:
     assert rawfnf("post", "http://nobody.invalid/").returncode == 6
-    assert rawfnf("post", f"http://127.0.0.1:{refused_port()}/").returncode == 7
+    assert rawfnf("post", f"http://127.0.0.1:{refusing_port()}/").returncode == 7
     with socket.create_server(("127.0.0.1", 0)) as silent:
         assert rawfnf("post", f"https://127.0.0.1:{silent.getsockname()[1]}/", "-m", "0.2").returncode == 28
 
@@ -442,7 +436,7 @@ def test_what_a_probe_recommends_over_tls_runs_as_it_stands(
 
 
 def test_a_probe_that_cannot_ask_exits_with_curls_number(tls_recorder: Recorder) -> None:
-    done = rawfnf("probe", f"http://127.0.0.1:{refused_port()}/", "-w", "json")
+    done = rawfnf("probe", f"http://127.0.0.1:{refusing_port()}/", "-w", "json")
     told = json.loads(done.stdout)
     assert (done.returncode, told["exit_status"], told["phase"]) == (7, 7, "connect")
     assert rawfnf("probe", "http://nobody.invalid/").returncode == 6

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import rawfnf
-from tests.peers import PATIENCE, Recorder, refusing_port
+from tests.peers import PATIENCE, Recorder, refusing_port, release_ports
 
 ROOT = Path(__file__).parent.parent
 linux = pytest.mark.skipif(sys.platform != "linux", reason="what is tested is Linux's")
@@ -112,6 +112,7 @@ def test_a_peer_that_goes_on_and_on_cannot_outlast_the_deadline_of_a_handshake()
 def test_nobody_is_connected_with_himself() -> None:
     """Where nothing listens, a port that the kernel gives to clients can be given to this very client."""
     port = refusing_port()
+    release_ports()
     # Given by hand here; left to itself the kernel comes round to it once in some 28,000 connections.
     with pytest.raises(rawfnf.ConnectError, match="nothing listens there"):
         rawfnf.post(f"http://127.0.0.1:{port}/", closing="acked", source_address=("127.0.0.1", port))

@@ -252,8 +252,11 @@ def test_time_spent_waiting_is_in_its_phase(post_alone: PostAlone, peer: Recorde
             talk.send(NO_CONTENT)
 
         peer.script = script
-        timings = post_alone(peer.url, SMALL, closing="answered", **peer.options).timings
-    assert timings.close >= 0.15, "0.2 from when the peer had the request, which may be before send() had returned"
+        for _ in range(10):
+            timings = post_alone(peer.url, SMALL, closing="answered", **peer.options).timings
+            if timings.send < 0.05:  # otherwise send() returned long after the peer had the request
+                break
+    assert timings.close >= 0.15
 
 
 def test_explicit_now_over_tls_says_close_notify_and_fin(post: Post, tls_recorder: Recorder) -> None:
@@ -567,11 +570,21 @@ def test_an_answer_without_length_ends_with_the_connection(post: Post, peer: Rec
 
 
 def test_an_answer_that_never_ends_is_left_when_linger_is_over(post: Post, peer: Recorder) -> None:
-    peer.script = answers(b"HTTP/1.1 200 OK\r\n\r\nsome")
-    clock = Clock()
-    receipt = post(peer.url, SMALL, closing="answered", linger=SHORT, **peer.options)
+    def script(talk: Talk) -> None:
+        talk.receive_request()
+        talk.send(b"HTTP/1.1 200 OK\r\n\r\nsome")
+        said.append(clock())
+
+    said: list[float] = []
+    peer.script = script
+    for _ in range(10):
+        clock = Clock()
+        receipt = post(peer.url, SMALL, closing="answered", linger=SHORT, **peer.options)
+        assert SHORT <= clock() < SHORT + LATE
+        peer.next()
+        if said[-1] < SHORT:  # otherwise a busy machine's answer came when linger was over
+            break
     assert (receipt.delivery, receipt.status) == ("answered", 200)
-    assert SHORT <= clock() < SHORT + LATE
 
 
 def test_the_answer_to_head_has_no_content(post: Post, peer: Recorder) -> None:
@@ -803,13 +816,19 @@ def test_an_echo_does_not_deadlock(post: Post, peer: Recorder) -> None:
 def test_a_flood_while_sending_does_not_outlast_the_deadline(post: Post, peer: Recorder) -> None:
     def script(talk: Talk) -> None:
         talk.receive_head()
+        had_head.append(clock())
         while talk.send(b"HTTP/1.1 100 Continue\r\n\r\n" * 3000):
             pass
 
+    had_head: list[float] = []
     peer.script = script
-    clock = Clock()
-    error = failure_of(post, peer.url, ENDLESS, closing="answered", timeout=DEADLINE, **peer.options)
-    assert clock() < DEADLINE + LATE
+    for _ in range(10):
+        clock = Clock()
+        error = failure_of(post, peer.url, ENDLESS, closing="answered", timeout=DEADLINE, **peer.options)
+        assert clock() < DEADLINE + LATE
+        peer.next()
+        if had_head[-1] < DEADLINE:  # otherwise a busy machine's handshake may have taken all of it
+            break
     assert type(error) is SendError
     assert (error.phase, error.errno) == ("send", errno.ETIMEDOUT)
 
@@ -987,19 +1006,22 @@ def test_what_is_no_exception_passes_as_itself_and_resets(post: Post, peer: Reco
 
 @pytest.mark.parametrize("closing", ["now", "acked", "answered"])
 def test_a_deadline_in_the_middle_of_the_body_ends_in_a_reset(post: Post, peer: Recorder, closing: str) -> None:
-    with gate() as returned:
+    def script(talk: Talk) -> None:
+        talk.receive_head()
+        had_head.append(clock())
+        assert returned.wait(PATIENCE)
 
-        def script(talk: Talk) -> None:
-            talk.receive_head()
-            assert returned.wait(PATIENCE)
-
-        peer.script = script
-        clock = Clock()
-        error = failure_of(post, peer.url, ENDLESS, closing=closing, timeout=DEADLINE, **peer.options)
-        took = clock()
-        returned.set()
+    had_head: list[float] = []
+    peer.script = script
+    for _ in range(10):
+        with gate() as returned:
+            clock = Clock()
+            error = failure_of(post, peer.url, ENDLESS, closing=closing, timeout=DEADLINE, **peer.options)
+            took = clock()
         talk = peer.next()
-    assert DEADLINE <= took < DEADLINE + LATE
+        assert DEADLINE <= took < DEADLINE + LATE
+        if had_head[-1] < DEADLINE:  # otherwise a busy machine's handshake may have taken all of it
+            break
     assert_error(error, SendError, "send", "timed out", where=peer.address, cause=TimeoutError, number=errno.ETIMEDOUT)
     assert 0 < error.bytes_sent < len(ENDLESS)
     assert_cut_off(talk)

@@ -54,7 +54,6 @@ from tests.peers import (
     answers,
     black_hole,
     closes_without_answer,
-    kept_address,
     let_pass,
     never_answers,
     recording,
@@ -2305,20 +2304,20 @@ def test_a_sender_recovers_by_itself_when_the_server_is_up_again(
         (None, {}),
         (server_context(authority, ssl.TLSVersion.TLSv1_3), {"ssl_context": trusting}),
     ):
-        with kept_address() as address:
-            with recording(context=context, options=options, address=address) as first:
-                made = sender(first, spares=2, background=background, timeout=PATIENCE)
+        address = ("127.0.0.1", refusing_port())
+        with recording(context=context, options=options, address=address) as first:
+            made = sender(first, spares=2, background=background, timeout=PATIENCE)
+            made.warm()
+            made.post(b"1")
+            assert made.flush(PATIENCE)
+        until(lambda: refused(made), "the server is down, and each post says so")  # noqa: B023
+        with recording(context=context, options=options, address=address) as second:
+            if not background:
                 made.warm()
-                made.post(b"1")
-                assert made.flush(PATIENCE)
-            until(lambda: refused(made), "the server is down, and each post says so")  # noqa: B023
-            with recording(context=context, options=options, address=address) as second:
-                if not background:
-                    made.warm()
-                until(lambda: made.stats.spares == 2, "spares, unasked")  # noqa: B023
-                assert made.post(b"2")
-                assert made.flush(PATIENCE)
-                assert [bytes(talk.body) for talk in requests(second)] == [b"2"]
+            until(lambda: made.stats.spares == 2, "spares, unasked")  # noqa: B023
+            assert made.post(b"2")
+            assert made.flush(PATIENCE)
+            assert [bytes(talk.body) for talk in requests(second)] == [b"2"]
         made.close()
         assert account(made)["answered"] == {204: 2}
 
