@@ -20,7 +20,7 @@ OF_TASK = (
     f"{AIOHTTP.name}: its p50 is only the making of a task. The post is made later, in the loop that the caller runs."
 )
 # The programs in C know nothing of TLS: what it costs is seen beside them.
-OF_PLAIN = "Over plain TCP beside TLS, too, to compare with: {names}."
+OF_PLAIN = "{names}: over plain TCP beside TLS as well, to compare with."
 MEANINGS: dict[Within, str] = {
     "": "",
     "asyncio": (
@@ -106,6 +106,6 @@ def comparisons_mean(scenario: Scenario) -> str:
 def misread(tables: Iterable[Table]) -> list[str]:
     """Say of which rows of these the figures look like something that they are not."""
     shown = {(row.contender, bool(table.scenario.tls)) for table in tables for row in table.rows if row.ns}
-    found = [OF_TASK] if {(AIOHTTP.name, False), (AIOHTTP.name, True)} & shown else []
+    found = [OF_TASK] if any(name == AIOHTTP.name for name, _ in shown) else []
     plain = [known.name for known in CONTENDERS if not known.speaks_tls and (known.name, True) in shown]
     return [*found, *([OF_PLAIN.format(names="; ".join(plain))] if plain else [])]

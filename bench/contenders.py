@@ -415,7 +415,7 @@ class Contender(NamedTuple):
     speaks_tls: bool = True  # False: over plain TCP in every scenario
     waits: bool = False  # does its caller wait for the answer?
     held: bool = False  # does its connection outlive the post?
-    sender: Literal["", "now", "acked", "answered"] = ""  # when it closes, if it posts by a Sender of whatever kind
+    sender_closes: Literal["", "now", "acked", "answered"] = ""  # empty: it posts by no Sender, of whatever kind
     loop: Literal["", "asyncio", "uvloop"] = ""  # that its worker is to have running
     needs: tuple[str, ...] = ()  # modules that not everybody has
     delivers: bool = True  # is it counted what arrives of it? Of those that differ in what callers pay alone, one is
@@ -460,15 +460,17 @@ FLOOR = Contender("C socket loop", None, compact_json, "socket", near_small, sma
 OPEN_FLOOR = FLOOR._replace(name="C send, open", held=True)
 TRICK = Contender("requests trick", requests_trick, spaced_json, "requests", plain_calls, also_beside_queues)
 NOW = Contender("rawfnf now", rawfnf_now, compact_json, "rawfnf", near)
-SENDER = Contender("Sender", sender, compact_json, "rawfnf", plain_calls, held=True, sender="answered", delivers=False)
+SENDER = Contender(
+    "Sender", sender, compact_json, "rawfnf", plain_calls, held=True, sender_closes="answered", delivers=False
+)
 SENDER_THREAD = SENDER._replace(
     name="Sender, thread", make=sender_thread, where=near_at_once, able=also_beside_queues, delivers=True
 )
-SENDER_NOW = Contender("Sender, now", sender_now, compact_json, "rawfnf", near_plain, sender="now")
+SENDER_NOW = Contender("Sender, now", sender_now, compact_json, "rawfnf", near_plain, sender_closes="now")
 SENDER_WITHOUT_SPARES = Contender(
-    "Sender, no spares", sender_without_spares, compact_json, "rawfnf", held=True, sender="answered"
+    "Sender, no spares", sender_without_spares, compact_json, "rawfnf", held=True, sender_closes="answered"
 )
-SENDER_ACKED = SENDER_WITHOUT_SPARES._replace(name="Sender, acked", make=sender_acked, sender="acked")
+SENDER_ACKED = SENDER_WITHOUT_SPARES._replace(name="Sender, acked", make=sender_acked, sender_closes="acked")
 AIO_POST = Contender("aio.post", in_loops.aio_post, compact_json, "rawfnf", alone, loop="asyncio", delivers=False)
 AIO_POST_UVLOOP = AIO_POST._replace(name="aio.post, uvloop", loop="uvloop", needs=("uvloop",))
 AIO_SENDER = Contender(
@@ -478,7 +480,7 @@ AIO_SENDER = Contender(
     "rawfnf",
     in_a_loop,
     held=True,
-    sender="answered",
+    sender_closes="answered",
     loop="asyncio",
 )
 AIOHTTP = Contender(
@@ -503,7 +505,7 @@ POST_HANDLER = Contender(
     logged,
     logged,
     held=True,
-    sender="answered",
+    sender_closes="answered",
     delivers=False,
 )
 HTTP_HANDLER = Contender(

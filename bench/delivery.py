@@ -241,8 +241,10 @@ def exchange(target: Target, body: bytes, clients: End) -> int:
         else http.client.HTTPConnection(target.host, target.port, timeout=EXCHANGE)
     )
     try:
+        with clients.entered():
+            connection.connect()
         # Who refuses early may close while we send; its answer is there to be read all the same.
-        with clients.entered(), suppress(BrokenPipeError, ConnectionResetError):
+        with suppress(BrokenPipeError, ConnectionResetError):
             connection.request("POST", target.path, body)
         answer = connection.getresponse()
         answer.read()

@@ -26,12 +26,12 @@ PERCENTILES = (50, 99)
 
 def is_sender(name: str) -> bool:
     """Whether it posts by a Sender, of whatever kind."""
-    return name in KNOWN and KNOWN[name].sender != ""
+    return name in KNOWN and KNOWN[name].sender_closes != ""
 
 
 def waits_for_answers(name: str) -> bool:
     """Whether it is a Sender that closes when the server has answered, which is what a Sender does by default."""
-    return name in KNOWN and KNOWN[name].sender == "answered"
+    return name in KNOWN and KNOWN[name].sender_closes == "answered"
 
 
 def outcome(run: Run | None, matrix: Matrix | None) -> list[str]:

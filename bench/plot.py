@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # Dots per row: more would only be blacker, and a picture of many MB.
 DOTS = 300
 # Inches.
-COLUMN, ROW, LEFT, RIGHT, TOP, BETWEEN, BOTTOM = 2.6, 0.24, 2.05, 0.15, 1.0, 0.95, 0.05
+COLUMN, ROW, LEFT, RIGHT, TOP, BETWEEN, AXIS, LINE = 2.6, 0.24, 2.05, 0.15, 1.0, 0.95, 0.3, 0.125
 HALF_STRIP = 0.3  # of a row
 ABREAST = 5  # scenarios in a band
 DECADES = range(3, 12)  # nanoseconds: 1 µs to 100 s
@@ -54,7 +54,9 @@ def draw(run: Run, path: Path, names: Sequence[str] = ()) -> None:
     bands = [tables[start : start + ABREAST] for start in range(0, len(tables), ABREAST)]
     heights = [ROW * len(contenders(band)) for band in bands]
     width = LEFT + COLUMN * min(ABREAST, max(len(tables), 1)) + RIGHT
-    height = TOP + sum(heights) + BETWEEN * len(bands) + BOTTOM
+    said = explanation(run, tables, width)
+    below = max(BETWEEN, AXIS + LINE * len(said) + 0.1)
+    height = TOP + sum(heights) + BETWEEN * (len(bands) - 1) + below
     figure = Figure(figsize=(width, height))
     top = height - TOP
     for band, tall in zip(bands, heights, strict=True):
@@ -64,19 +66,23 @@ def draw(run: Run, path: Path, names: Sequence[str] = ()) -> None:
             draw_table(table, contenders(band), axes, labelled=index == 0)
             label_axis(tables, axes)
         top -= tall + BETWEEN
-    caption(run, figure, tables)
+    caption(figure, said)
     save(figure, path)
 
 
-def caption(run: Run, figure: Figure, tables: Sequence[Table]) -> None:
+def explanation(run: Run, tables: Sequence[Table], width: float) -> list[str]:
+    """Return the lines below the bands, which have so many inches."""
+    said = " ".join([EXPLANATION, *misread(tables)])
+    return [*textwrap.wrap(said, int(width * LETTERS)), facts(run.metadata)]
+
+
+def caption(figure: Figure, said: Sequence[str]) -> None:
     """Write above and below the bands what they show."""
     width, height = figure.get_size_inches()
     left = 0.1 / width
     title = "How long one POST holds its caller"
     figure.text(left, 1 - 0.22 / height, title, fontsize=14, fontweight="bold", va="center")
-    said = " ".join([EXPLANATION, *misread(tables)])
-    lines = [*textwrap.wrap(said, int(width * LETTERS)), facts(run.metadata)]
-    figure.text(left, 0.1 / height, "\n".join(lines), fontsize=7.5, color="#555555")
+    figure.text(left, 0.1 / height, "\n".join(said), fontsize=7.5, color="#555555")
 
 
 def measured(table: Table) -> list[Row]:

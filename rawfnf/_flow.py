@@ -15,7 +15,7 @@ import os
 import sys
 import weakref
 from time import monotonic
-from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, ClassVar, ParamSpec, TypeVar, cast
 
 from ._errors import ConnectError, RequestError, not_prepared
 from ._pool import Pool
@@ -114,6 +114,10 @@ class AnySender:
     """What `rawfnf.Sender` and `rawfnf.aio.Sender` share; their arguments are told of there."""
 
     _pump: Pump
+
+    # Until their Senders are forgotten, whom they do not know: in one cycle of garbage Python 3.12 and later may
+    # finalize sockets before the Sender that is to end their connections.
+    _pumps: ClassVar[set[Pump]] = set()
 
     def __init__(
         self,
@@ -354,6 +358,7 @@ class AnySender:
         )
         self._pool.closed = closed
         self._pump = self._start_pump()
+        self._pumps.add(self._pump)
 
 
 def _checked_count(value: int, name: str, least: int) -> int:
@@ -389,6 +394,7 @@ def _start_empty_in_child() -> None:
     for sender in list(_senders):
         inherited = sender._pump  # noqa: SLF001
         sender._start_empty(closed=sender._pool.closed)  # noqa: SLF001
+        sender._pumps.discard(inherited)  # noqa: SLF001
         inherited.desert()
 
 

@@ -155,6 +155,7 @@ class Sender(AnySender):
 
     def __del__(self) -> None:
         pump = getattr(self, "_pump", None)  # None: the constructor raised
+        self._pumps.discard(pump)
         if pump is not None and pump.forsake():
             told = f"unclosed Sender for {self._route.where}: close() it, or use it in a with statement"
             warnings.warn(told, ResourceWarning, source=self)  # noqa: B028  # no frame below is to blame: `source` is

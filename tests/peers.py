@@ -430,7 +430,7 @@ def refusing_port() -> int:
     """Return a port of 127.0.0.1 where nothing listens, and which the kernel gives to nobody until the test's end.
 
     It is bound, and does not listen: one that was closed again may be the next that some other test listens on. Who
-    asks for this very port, with SO_REUSEADDR, gets it all the same.
+    asks for this very port, with SO_REUSEADDR, gets it all the same on Linux.
     """
     sock = socket.socket()
     _silent.append(sock)

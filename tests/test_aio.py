@@ -42,6 +42,7 @@ from tests.peers import (
     recording,
     refusing_port,
     server_context,
+    until,
 )
 from tests.test_post import gate, reads_once
 from tests.test_sender_life import STRICT, Program, all_ended, answers_who_waits
@@ -1277,6 +1278,30 @@ def test_at_exit_the_answers_to_what_is_held_are_waited_for(
     came = {bytes(talk.body): talk for talk in all_ended(recorder) if talk.data}
     assert {*came} == {b"0", b"1", b"2"}
     assert {talk.end for talk in came.values()} == {"FIN"}
+
+
+def test_of_what_is_forgotten_with_its_loop_only_the_senders_complain(recorder: Recorder) -> None:
+    """Whatever its cycles' order: since Python 3.12 sockets are garbage like any other, and may be finalized first."""
+    recorder.script = never_answers
+
+    async def forget() -> None:
+        for _ in range(10):
+            sender = aio.Sender(recorder.url, spares=2)
+            await sender.warm()
+            await sender.post(b"held")
+            cycle: list[object] = [sender]
+            cycle.append(cycle)
+
+    thresholds = gc.get_threshold()
+    try:
+        with pytest.warns(ResourceWarning) as warned:  # noqa: PT031  # until() collects
+            for number, each in enumerate(range(50, 550, 50), 1):  # some are made while garbage is collected
+                gc.set_threshold(each, 2, 2)
+                asyncio.run(forget())
+                until(lambda: gc.collect() >= 0 and len(warned) >= 10 * number, "the warnings")  # noqa: B023
+    finally:
+        gc.set_threshold(*thresholds)
+    assert {str(warning.message).partition(" for ")[0] for warning in warned} == {"unclosed aio.Sender"}
 
 
 FORKS = """

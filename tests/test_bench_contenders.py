@@ -87,6 +87,7 @@ async def post_from_loop(contender: Contender, target: Target, kind: Kind) -> li
     made = contender.make(target)
     assert inspect.isawaitable(made)
     way = await made
+    assert (way.sender is not None) == bool(contender.sender_closes)
     errors = [(await loopworker.timed(way.post, body(number, kind))).error for number in range(POSTS)]
     await way.finish()
     await way.close()
@@ -102,6 +103,7 @@ def post(contender: Contender, target: Target, kind: Kind) -> list[str]:
         finally:
             loop.close()
     way = worker.prepared(worker.Assignment(contender.name, target, kind))
+    assert (way.sender is not None) == bool(contender.sender_closes)
     errors = []
     for number in range(POSTS):
         way.between()

@@ -16,8 +16,8 @@ import pytest
 from rich.console import Console
 
 from bench import export, metadata, options, readme, redraw, run
-from bench.columns import OF_TASK, fastest, leaders
-from bench.contenders import AIOHTTP, CONTENDERS, FLOORS, KNOWN, NOW, OURS, SENDER, TRICK
+from bench.columns import OF_PLAIN, OF_TASK, fastest, leaders
+from bench.contenders import AIOHTTP, CONTENDERS, FLOOR, FLOORS, KNOWN, NOW, OURS, SENDER, TRICK
 from bench.figures import show_percent
 from bench.matrix import Cell, Matrix, Place
 from bench.results import FAILED, LOWER_BOUND, OK, Footprint, Goal, Row, Run, Table, Trace, Wire
@@ -315,6 +315,16 @@ def test_what_a_caller_spends_around_its_posts_and_what_a_task_is_are_told() -> 
     assert "around each burst, by pump(), warm() and the like, p50, from 10 µs on: Sender 2.00ms." in text
     assert OF_TASK in text
     assert OF_TASK in readme.blocks(run, "x.png")["caller"]
+
+
+def test_that_the_programs_in_c_speak_no_tls_is_told_wherever_they_stand_beside_it() -> None:
+    rows = [a_row(name, random.Random(1), 1e6, 60) for name in (FLOOR.name, NOW.name)]
+    said = OF_PLAIN.format(names=FLOOR.name)
+    for scenario, times in ((SCENARIOS[0], 0), (next(each for each in SCENARIOS if each.tls), 2)):
+        run = a_run(20, ())._replace(tables=[Table(scenario, rows)] * 2)  # of one there is no overview
+        text = " ".join(shown(run).split())
+        assert text.count(said) == (times and times + 1)
+        assert readme.blocks(run, "x.png")["caller"].count(said) == bool(times)
 
 
 def nowhere() -> Table:

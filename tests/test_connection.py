@@ -80,6 +80,14 @@ def wait_for(connection: Connection, wait: Wait) -> None:
         selector.select(None if wait.until is None else max(0.0, wait.until - monotonic()))
 
 
+def hand_over(connection: Connection) -> None:
+    """Advance until the kernel has all of the request, and not to its end."""
+    wait = connection.advance(hold=True)
+    while wait is not None:
+        wait_for(connection, wait)
+        wait = connection.advance(hold=True)
+
+
 def drive(connection: Connection, state: str = "closed", *, before: Callable[[], object] = lambda: None) -> list[str]:
     """Advance up to a state; return the states passed through, as they were seen between two calls."""
     seen: list[str] = [connection.state]
@@ -337,10 +345,7 @@ def test_heard_tells_of_an_answer_that_was_read_while_sending(peer: Recorder) ->
     connection = opened_ahead(peer)
     assert not connection.heard()
     give(connection, ENDLESS, "answered")
-    wait = connection.advance(hold=True)
-    while wait is not None:
-        wait_for(connection, wait)
-        wait = connection.advance(hold=True)
+    hand_over(connection)
     assert connection.heard()
     assert (connection.state, connection.status) == ("closing", 200)
     assert connection.advance() is None
@@ -362,10 +367,7 @@ def test_unsent_counts_what_the_kernel_is_still_to_take(recorder: Recorder) -> N
     drive(connection, "sending")
     assert connection.unsent() == len(request) - connection.bytes_sent > 0
     read.set()
-    wait = connection.advance(hold=True)  # without, it may be acknowledged, and closed, in the same call
-    while wait is not None:
-        wait_for(connection, wait)
-        wait = connection.advance(hold=True)
+    hand_over(connection)  # by drive() it may be acknowledged, and closed, in the same call
     assert (connection.state, connection.unsent()) == ("closing", 0)
     drive(connection)
 

@@ -35,7 +35,7 @@ def run(*command: object, cwd: Path | None = None) -> subprocess.CompletedProces
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=5 * PATIENCE,
+        timeout=5 * PATIENCE,  # it may collect all tests
         check=False,
     )
 

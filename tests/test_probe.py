@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 import os
 import signal
 import socket
@@ -85,7 +84,7 @@ def answers_the_patient(talk: Talk) -> None:
 
 
 def gives_up_at_the_end(talk: Talk) -> None:
-    """Take the client's end, which is waited for, as nginx does."""
+    """Wait for the client's end, and close without an answer, as nginx does to who has ended."""
     talk.receive_to_end()
     talk.half_close()
 
@@ -116,14 +115,14 @@ def test_it_sends_the_same_request_each_way_and_once_beside_idle_connections(pee
 @pytest.mark.parametrize("closing", ["now", "acked"])
 def test_a_half_close_is_what_the_closing_itself_puts_on_the_wire(peer: Recorder, closing: str) -> None:
     def answers_behind_the_end(talk: Talk) -> None:
-        if next(number) == turn:
+        if talk.turn == turn:
             talk.receive_to_end()
             talk.send(OK)
             talk.half_close()
         else:
             says(OK)(talk)
 
-    number, turn = itertools.count(), {"now": 1, "acked": 2}[closing]
+    turn = {"now": 1, "acked": 2}[closing]
     peer.script = answers_behind_the_end
     probe = probed(peer, attempts=1, idle=0)
     talks = [peer.next() for _ in range(3)]
@@ -250,6 +249,25 @@ def test_an_answer_before_our_end_says_nothing_of_it() -> None:
     assert (probe.now.possible, probe.acked.early, probe.acked.acked, probe.acked.possible) == (False, 1, 1, None)
 
 
+def way(seconds: float | None, *, early: int = 0) -> _probe.Way:
+    """Return what five answered requests would be, whose median took so many seconds."""
+    return _probe.Way("now", 5, 5, early, None, seconds, {200: 5}, {}, None, "")
+
+
+@pytest.mark.parametrize(
+    ("usual", "sooner", "early", "distrusted"),
+    [
+        (0.3, 0.1, 0, True),
+        (0.3, 0.2, 0, False),
+        (0.006, 0.002, 0, False),  # what a busy machine does to anybody
+        (0.3, 0.1, 1, False),  # an answer before our end says nothing of it
+        (0.1, 0.3, 0, False),
+    ],
+)
+def test_how_much_sooner_is_distrusted(usual: float, sooner: float, early: int, *, distrusted: bool) -> None:
+    assert ("sooner" in _advice._lost(way(sooner, early=early), way(usual))) is distrusted
+
+
 def test_an_answer_much_sooner_than_usual_is_distrusted(recorder: Recorder) -> None:
     recorder.script = in_turn(*[says(NO_CONTENT, after=0.3), says(OK), says(OK)] * 10)
     for _ in range(10):
@@ -272,6 +290,7 @@ def test_whether_it_closes_behind_its_answer_is_told(
             talk.dawdle(after)
             talk.half_close()
 
+    assert _probe._UNTIL_END >= 0.2, "servers that close take their time"
     if closes:  # its end comes, when a busy machine lets it
         monkeypatch.setattr(_probe, "_UNTIL_END", PATIENCE)
     recorder.script = answers_and_closes

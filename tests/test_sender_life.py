@@ -361,12 +361,13 @@ def test_forks_in_the_middle_of_other_threads_posts_lose_nothing_and_send_nothin
 
 
 FORKS_WHILE_SENDING = """
+from tests.peers import until
 sender = make()
 poster = threading.Thread(target=sender.post, args=(bytes(range(256)) * 65536,))
 poster.start()
 hear()  # the server has the head, and reads no more of it
-while background and not sender.stats.held:  # the rest is with the thread: post() is about to return
-    time.sleep(0.001)
+if background:
+    until(lambda: sender.stats.held, "the rest is with the thread")
 child = os.fork()
 if child == 0:
     tell(sender.stats)
@@ -1063,7 +1064,8 @@ def test_many_forgotten_senders_leave_no_memory(recorder: Recorder, *, backgroun
     before = parts()
     assert len(warnings_of(lambda: forget_ten(recorder, background=background), expected=10)) == 10
     until(lambda: not background_threads(), "the end of the threads")
-    until(lambda: parts() == before, "all of them are collected, unless another thread is at it")
+    # gc.collect() does nothing while another thread is collecting.
+    until(lambda: parts() == before, "all of them are collected")
 
 
 def test_a_sender_that_was_closed_or_never_used_is_forgotten_in_silence(
@@ -1148,21 +1150,18 @@ def leave(count):
         os.close(descriptor)
     resource.setrlimit(resource.RLIMIT_NOFILE, (free[-1], hard))
 def attempt(call):
-    while True:
-        try:
-            return call()
-        except rawfnf.ConnectError as error:
-            if error.errno == errno.ETIMEDOUT:  # the server was slow: that tells nothing
-                continue
-            assert error.errno == errno.EMFILE and "out of descriptors" in str(error), error
-            return "out"
+    try:
+        return call()
+    except rawfnf.ConnectError as error:
+        assert error.errno == errno.EMFILE and "out of descriptors" in str(error), error
+        return "out"
 with make() as first:  # loads modules: they are files
     first.post(b"first")
 for count in range(10):
     with make(spares=1, timeout=20) as sender:
         leave(count)
         posted = attempt(lambda: sender.post(b"tight"))
-        sender._pool._timeout = 0.2  # where descriptors are wanting, warm() takes all of it
+        sender._pool._timeout = 1.0  # where descriptors are wanting, warm() takes all of it
         warm = attempt(sender.warm)
         sender._pool._timeout = 20
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
