@@ -103,8 +103,8 @@ def comparisons_mean(scenario: Scenario) -> str:
     return MEANINGS.get(scenario.within, "")
 
 
-def misread(tables: Iterable[Table]) -> list[str]:
-    """Say of which rows of these the figures look like something that they are not."""
+def caveats(tables: Iterable[Table]) -> list[str]:
+    """Say which rows' figures look like something that they are not."""
     shown = {(row.contender, bool(table.scenario.tls)) for table in tables for row in table.rows if row.ns}
     found = [OF_TASK] if any(name == AIOHTTP.name for name, _ in shown) else []
     plain = [known.name for known in CONTENDERS if not known.speaks_tls and (known.name, True) in shown]

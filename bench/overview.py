@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from .columns import leaders, misread
+from .columns import caveats, leaders
 from .contenders import KNOWN
 from .figures import NOTHING, show_time
 from .layout import fitting, grid, left, section
@@ -55,7 +55,7 @@ def overview(tables: Sequence[Table], width: int) -> list[RenderableType]:
         for number, name in enumerate(names):
             made.add_row(name, *(columns[index][number] for index in chosen))
         parts += [made, ""]
-    return [*parts[:-1], section(" ".join([OF_OVERVIEW, *misread(tables)]))]
+    return [*parts[:-1], section(" ".join([OF_OVERVIEW, *caveats(tables)]))]
 
 
 def cell(table: Table, contender: str, best: set[str]) -> Text:

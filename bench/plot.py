@@ -10,7 +10,7 @@ import random
 import textwrap
 from typing import TYPE_CHECKING
 
-from .columns import misread
+from .columns import caveats
 from .figures import show_percent, show_time, unit_of
 from .pictures import COLOURS, GREY, INK, VOID, by_family, colour, facts, family, save
 from .stats import percentile
@@ -72,7 +72,7 @@ def draw(run: Run, path: Path, names: Sequence[str] = ()) -> None:
 
 def explanation(run: Run, tables: Sequence[Table], width: float) -> list[str]:
     """Return the lines below the bands, which have so many inches."""
-    said = " ".join([EXPLANATION, *misread(tables)])
+    said = " ".join([EXPLANATION, *caveats(tables)])
     return [*textwrap.wrap(said, int(width * LETTERS)), facts(run.metadata)]
 
 

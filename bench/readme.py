@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .columns import leaders, misread
+from .columns import caveats, leaders
 from .contenders import KNOWN
 from .figures import NOTHING, plural, show_percent, show_time
 from .matrix import Matrix
@@ -86,7 +86,7 @@ def caller_block(run: Run, picture: str) -> str:
     noisy = [table.scenario.name for table in (*telling, *queues) if disturbed(table)]
     warning = [f"The machine was disturbed in {', '.join(noisy)}: these figures do not count."] if noisy else []
     said = "\n".join(f"- {line}" for line in outcome(run, None))
-    beside = " ".join([note, *misread([*(telling or run.tables), *queues]), made_with(run.metadata)])
+    beside = " ".join([note, *caveats([*(telling or run.tables), *queues]), made_with(run.metadata)])
     return "\n\n".join([*parts, *warning, beside, said])
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Group
 from rich.text import Text
 
-from .columns import comparisons, comparisons_mean, leaders, misread
+from .columns import caveats, comparisons, comparisons_mean, leaders
 from .figures import NOTHING, show_left, show_memory, show_ratio, show_time
 from .layout import WIDE, grid, section
 from .overview import beside, overview, who
@@ -174,7 +174,7 @@ def remarks(table: Table) -> list[str]:
         "CPU around each call and in threads, p50", table.rows, lambda row: noticed(row.aside_ns, CPU_NOTICED)
     )
     found += each(OF_READY, table.rows, lambda row: noticed(row.ready_ns, NOTICED))
-    found += misread([table])
+    found += caveats([table])
     found += [meaning] if (meaning := comparisons_mean(table.scenario)) else []
     if (burst := table.scenario.burst) > 1:
         found.append(OF_BURSTS.format(burst=burst))

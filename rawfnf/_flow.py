@@ -13,6 +13,7 @@ import errno
 import functools
 import os
 import sys
+import warnings
 import weakref
 from time import monotonic
 from typing import TYPE_CHECKING, ClassVar, ParamSpec, TypeVar, cast
@@ -52,6 +53,9 @@ if TYPE_CHECKING:
 
         def close_oldest(self) -> bool:
             """End the wait of what is held the longest; False if nothing is."""
+
+        def forsake(self) -> bool:
+            """Close what a forgotten Sender has left open; False if there was nothing."""
 
         def desert(self) -> None:
             """Close a forked child's copies of all descriptors."""
@@ -115,8 +119,8 @@ class AnySender:
 
     _pump: Pump
 
-    # Until their Senders are forgotten, whom they do not know: in one cycle of garbage Python 3.12 and later may
-    # finalize sockets before the Sender that is to end their connections.
+    # Kept alive until their Senders, which they do not know, are forgotten: in one cycle of garbage Python 3.12 and
+    # later may finalize sockets before the Sender that is to end their connections.
     _pumps: ClassVar[set[Pump]] = set()
 
     def __init__(
@@ -160,6 +164,14 @@ class AnySender:
         self._start_empty()
         _senders.add(self)
 
+    def __del__(self) -> None:
+        pump = getattr(self, "_pump", None)  # None: the constructor raised
+        self._pumps.discard(pump)
+        if pump is not None and pump.forsake():
+            name = self._NAME.removeprefix("rawfnf.")
+            told = f"unclosed {name} for {self._route.where}: close() it, or use it in {self._WITH}"
+            warnings.warn(told, ResourceWarning, source=self)  # noqa: B028  # no frame below is to blame: `source` is
+
     def __repr__(self) -> str:
         return f"<{self._NAME} {self._request!r} {'closed' if self._pool.closed else 'open'}>"
 
@@ -174,6 +186,7 @@ class AnySender:
     # --- what differs
 
     _NAME = "rawfnf.Sender"
+    _WITH = "a with statement"
 
     def _in_background(self, spares: int) -> bool:
         """Tell what `background=None` means."""

@@ -15,7 +15,6 @@ import contextlib
 import os
 import selectors
 import threading
-import warnings
 from _thread import RLock  # as in _pool.py
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -152,13 +151,6 @@ class Sender(AnySender):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        pump = getattr(self, "_pump", None)  # None: the constructor raised
-        self._pumps.discard(pump)
-        if pump is not None and pump.forsake():
-            told = f"unclosed Sender for {self._route.where}: close() it, or use it in a with statement"
-            warnings.warn(told, ResourceWarning, source=self)  # noqa: B028  # no frame below is to blame: `source` is
 
     _pump: _Pump
 

@@ -21,7 +21,6 @@ import errno
 import math
 import os
 import sys
-import warnings
 import weakref
 from collections import deque
 from time import monotonic
@@ -164,6 +163,7 @@ class Sender(AnySender):
     """
 
     _NAME = "rawfnf.aio.Sender"
+    _WITH = "an async with statement"
     _pump: _Pump
 
     async def post(
@@ -236,13 +236,6 @@ class Sender(AnySender):
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-    def __del__(self) -> None:
-        pump = getattr(self, "_pump", None)  # None: the constructor raised
-        self._pumps.discard(pump)
-        if pump is not None and pump.forsake():
-            told = f"unclosed aio.Sender for {self._route.where}: close() it, or use it in an async with statement"
-            warnings.warn(told, ResourceWarning, source=self)  # noqa: B028  # no frame below is to blame: `source` is
 
     def _in_background(self, spares: int) -> bool:  # noqa: ARG002  # it costs no thread here
         return True
