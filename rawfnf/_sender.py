@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ._route import Route
 
 # Seconds that whoever pumps waits at most while spares are ready, with posts coming and without: so much later, at
-# worst, a spare is replaced, or linger ends. An idle minute costs some milliseconds of CPU time for it.
+# worst, a spare is replaced, or linger ends. An idle minute is 240 wake-ups, 60 ms of CPU time, 0.1 % of a core.
 _NAP, _SLEEP = 0.005, 0.25
 # Seconds that close() gives the thread beyond `linger`: it may be asking the resolver, which cannot be interrupted.
 _THREAD_GRACE = 1.0
