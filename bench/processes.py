@@ -34,9 +34,11 @@ ROOT = Path(__file__).parent.parent
 PATIENCE = 30.0
 READ_BYTES = 1 << 16
 LOOPBACK = "127.0.0.1"
-# requests would obey the proxies, rawfnf does not: all contenders are to talk to the same endpoint. Unbuffered, Python
-# forgets what a full pipe has not taken when a signal interrupts the write, be it but the stop and the going on.
-LEFT_OUT = frozenset({"http_proxy", "https_proxy", "all_proxy", "pythonunbuffered"})
+# requests would obey these, rawfnf does not: all contenders are to talk to the same endpoint.
+PROXY_VARIABLES = frozenset({"http_proxy", "https_proxy", "all_proxy"})
+# With it, print() loses the rest of a line when a signal, be it SIGSTOP and SIGCONT, interrupts a write to a full pipe:
+# write() has taken a part then, and nobody looks how much.
+UNBUFFERED = "pythonunbuffered"
 
 
 class Cores(NamedTuple):
@@ -70,7 +72,8 @@ def python(module: str, *arguments: str) -> list[str]:
 
 def environment() -> dict[str, str]:
     """Return the environment of every child: this one without what would change what is compared, or lose answers."""
-    return {name: value for name, value in os.environ.items() if name.lower() not in LEFT_OUT}
+    left_out = {*PROXY_VARIABLES, UNBUFFERED}
+    return {name: value for name, value in os.environ.items() if name.lower() not in left_out}
 
 
 class Child:

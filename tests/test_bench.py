@@ -13,7 +13,6 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
 import pytest
 
 from bench import columns, loggers, loopworker, openloop, options, syscalls, worker
@@ -32,14 +31,12 @@ from bench.lanes import contradiction
 from bench.ledger import Ledger
 from bench.network import missing as missing_network
 from bench.payload import payload
-from bench.processes import Child
 from bench.report import broken_promises
 from bench.results import Row, Table
 from bench.scenarios import SCENARIOS, Scenario
 from bench.stage import open_bench
 from bench.stats import not_ranked
 from bench.ways import AsyncWay, Span, Target, Way
-from tests.peers import until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,25 +62,6 @@ def bench(*arguments: str, variables: Mapping[str, str] | None = None) -> subpro
         timeout=SECONDS,
         check=False,
     )
-
-
-def test_a_child_that_is_stopped_in_the_middle_of_an_answer_gives_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where Python is told not to buffer, as in most containers."""
-    if sys.platform != "linux":
-        pytest.skip("looks into a pipe as Linux does")
-    import fcntl
-    import termios
-
-    monkeypatch.setenv("PYTHONUNBUFFERED", "1")
-    with Child([sys.executable, "-c", "print('x' * 200_000)"]) as child:
-        pipe = child._stdout.fileno()
-        full = fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ)
-        until(lambda: fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4) == full.to_bytes(4, sys.byteorder), "a full pipe")
-        process = psutil.Process(child.pid)
-        process.suspend()
-        until(lambda: process.status() == psutil.STATUS_STOPPED, "it has stopped")
-        process.resume()
-        assert len(child.hear()) == 200_000
 
 
 def check_row(row: Row, scenario: Scenario) -> None:
