@@ -599,7 +599,9 @@ class Connection:
         if self._closing == "now":
             self._end(sock)
             return None
-        # In this order: a peer that is gone can make "nothing unacknowledged" true, and then leaves its error.
+        # In this order: linger is over only for a look that began behind its end, however long the look before took;
+        # and a peer that is gone can make "nothing unacknowledged" true, and then leaves its error.
+        now, end = monotonic(), self._sent_at + self._linger
         unacked = _tcp.unacked_bytes(sock)
         self._receive(sock)
         if self._eof and self._failure is None:
@@ -610,7 +612,6 @@ class Connection:
             raise self._error(self._failure) from self._failure
         elif unacked == 0:
             self.delivery = "acked"
-        now, end = monotonic(), self._sent_at + self._linger
         if self._settled(unacked) or now >= end:
             self._end(sock)
             return None
@@ -768,9 +769,9 @@ class Listener(Connection):
     def _listen(self) -> Wait | None:
         sock = self._socket
         assert sock is not None
+        now, end = monotonic(), self._sent_at + self._linger
         self._receive(sock)
-        end = self._sent_at + self._linger
-        if self._eof or monotonic() >= end:
+        if self._eof or now >= end:
             self._release(sock)
             return None
         return Wait(readable=True, writable=False, until=end)

@@ -33,6 +33,7 @@ from tests.peers import (
     Talk,
     answers,
     black_hole,
+    let_pass,
     never_answers,
     recording,
     refusing_port,
@@ -43,6 +44,7 @@ from tests.peers import (
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+    from types import FrameType
 
     import trustme
 
@@ -494,6 +496,33 @@ def test_waiting_for_an_answer_takes_few_calls(peer: Recorder) -> None:
     drive(connection, before=counted)
     assert connection.receipt().delivery == "acked"
     assert counted.calls < 20
+
+
+@linux
+def test_linger_is_over_only_for_a_look_that_began_behind_its_end() -> None:
+    """However long the look before was held up: what has been acknowledged meanwhile is told."""
+    linger, reads = 0.1, threading.Event()
+
+    def hold_up(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code is _tcp.receive.__code__ and connection.state == "closing":
+            sys.setprofile(before)
+            reads.set()
+            until(lambda: _tcp.unacked_bytes(sock) == 0, "the acknowledgement")
+            let_pass(linger)
+
+    with recording(receive_buffer=NARROW, script=lambda _: reads.wait(PATIENCE)) as peer:
+        connection = opened_ahead(peer)
+        give(connection, UNACKED, "answered", linger)
+        with socket.socket(fileno=os.dup(connection.fileno())) as sock:
+            before = sys.getprofile()
+            sys.setprofile(hold_up)
+            try:
+                drive(connection)
+            finally:
+                sys.setprofile(before)
+        assert peer.next().body == UNACKED
+    assert reads.is_set()
+    assert connection.receipt().delivery == "acked"
 
 
 def test_a_peer_that_has_half_closed_makes_no_busy_loop() -> None:
