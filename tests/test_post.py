@@ -1049,18 +1049,28 @@ def test_http_servers_application_gets_no_truncated_body(post: Post, http_server
 
 @contextmanager
 def interrupted(once: Callable[[], object]) -> Iterator[None]:
-    """Send SIGINT to the main thread once something is a fact; the block must end in KeyboardInterrupt."""
+    """Send SIGINT to the main thread once something is a fact; the block must end in KeyboardInterrupt.
+
+    A signal that comes when Python has looked for signals, and is about to wait in the kernel, does not end that wait:
+    another one does. However many it takes, they are one interrupt.
+    """
 
     def interrupt() -> None:
         if sys.platform == "win32":
             raise NotImplementedError
         once()
-        signal.pthread_kill(main, signal.SIGINT)
+        while not heeded.is_set():
+            signal.pthread_kill(main, signal.SIGINT)
+            heeded.wait(0.1)
 
-    main = threading.main_thread().ident or 0
+    def heed(*_: object) -> None:
+        if not heeded.is_set():
+            heeded.set()
+            raise KeyboardInterrupt
+
+    main, heeded = threading.main_thread().ident or 0, threading.Event()
     thread = threading.Thread(target=interrupt)
-    # A shell's background jobs, such as CI's, are started with SIGINT ignored.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = signal.signal(signal.SIGINT, heed)
     try:
         with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - the signal may come after the call that should have waited
             thread.start()

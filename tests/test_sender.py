@@ -75,7 +75,7 @@ SMALL = b'{"temperature": 21.5}'
 # timeout that is to be told from it.
 LATE = 4.0
 # Seconds of a timeout that passes in vain, behind a handshake that a busy machine must make within it.
-IN_VAIN = 2.0
+IN_VAIN = 1.5
 # Seconds of a look that shows that something does not happen.
 LOOK = 0.06
 
