@@ -28,7 +28,7 @@ NAMED = {server.name: server for server in SERVERS}
 # Seconds: a busy machine must double this in most of the attempts before an answer looks "much sooner" than usual, or
 # take half of it before a hasty one does not; and an answer must not come before an acknowledgement, which may take
 # 40 ms (linux: TCP_DELACK_MIN).
-WORK = 0.2
+WORK = 0.15
 # Odd numbers are worked on. Pasted posts have a number of their own: handlers of the probe's requests may still be at
 # work while those are counted, and their lines must not be taken for these.
 BODY, PASTED = sized(1, 100), sized(3, 100)
